@@ -1,0 +1,75 @@
+"""robustdistill: classifiers, above all small distilled ones, whose worst class is good.
+
+Names resolve on first use (PEP 562), so that importing the package is light; torch comes in only with what needs it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_ATTRIBUTES = {
+    "ClassMultipliers": "multipliers",
+    "Objective": "objectives",
+    "Predictions": "predictions",
+    "Recipe": "training.recipe",
+    "Risks": "risks",
+    "Run": "training.run",
+    "Scores": "metrics",
+    "distill": "training.distill",
+    "evaluate": "training.evaluate",
+    "fit": "training.fit",
+    "predict": "training.evaluate",
+}
+_MODULES = ("data", "errors", "experiments", "losses", "metrics", "models", "multipliers", "report", "risks")
+
+__all__ = [
+    "ClassMultipliers",
+    "Objective",
+    "Predictions",
+    "Recipe",
+    "Risks",
+    "Run",
+    "Scores",
+    "__version__",
+    "data",
+    "distill",
+    "errors",
+    "evaluate",
+    "experiments",
+    "fit",
+    "losses",
+    "metrics",
+    "models",
+    "multipliers",
+    "predict",
+    "report",
+    "risks",
+]
+
+if TYPE_CHECKING:
+    from robustdistill import data, errors, experiments, losses, metrics, models, multipliers, report, risks
+    from robustdistill.metrics import Scores
+    from robustdistill.multipliers import ClassMultipliers
+    from robustdistill.objectives import Objective
+    from robustdistill.predictions import Predictions
+    from robustdistill.risks import Risks
+    from robustdistill.training.distill import distill
+    from robustdistill.training.evaluate import evaluate, predict
+    from robustdistill.training.fit import fit
+    from robustdistill.training.recipe import Recipe
+    from robustdistill.training.run import Run
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ATTRIBUTES:
+        return getattr(importlib.import_module(f"{__name__}.{_ATTRIBUTES[name]}"), name)
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,232 @@
+"""Readers of published data sets in their official files. Each returns a `Source`; none downloads anything.
+
+A new data set is one reader here and one row in `catalog`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from robustdistill.data.pickles import load_dict
+from robustdistill.data.splits import IntArray
+from robustdistill.errors import InputError
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a caller may ask of a reader.
+
+    Attributes:
+        verify: refuse official files whose md5 is not the published one.
+        image_size: (height, width) that pictures are resized to; None refuses pictures of unequal sizes.
+        image_column: of a table; None looks for the usual names.
+        label_column: likewise.
+    """
+
+    verify: bool = True
+    image_size: tuple[int, int] | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One part of a source as it lies on disk.
+
+    Attributes:
+        inputs: (N, H, W, channels) uint8 pictures or (N, ...) float32 features.
+        labels: (N,) int64, or None where unlabelled.
+        ids: (N,) rows in the source; None for 0..N-1.
+    """
+
+    inputs: npt.NDArray[Any]
+    labels: IntArray | None
+    ids: IntArray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A whole data set: a training part, and the validation and test parts that it has."""
+
+    class_names: tuple[str, ...]
+    train: Part
+    val: Part | None = None
+    test: Part | None = None
+
+
+DIGITS_POOL = 100  # training images of each class; the rarest class has 174
+
+
+def read_digits(root: Path, options: Options) -> Source:
+    """scikit-learn's 1,797 handwritten digits: 100 of each class to train on, the other 797 held out.
+
+    The pool is fixed: no seed moves it. Grey levels 0..16 become 0..255; ids are rows of `load_digits()`.
+    """
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    pictures = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
+    labels = bunch.target.astype(np.int64)
+    # A shuffle of its own for each class, because neighbouring rows come from the same writer.
+    pools = [np.random.default_rng([0, j]).permutation(np.flatnonzero(labels == j))[:DIGITS_POOL] for j in range(10)]
+    pool = np.sort(np.concatenate(pools))
+    rest = np.setdiff1d(np.arange(len(labels)), pool)
+    return Source(
+        class_names=tuple(str(name) for name in bunch.target_names),
+        train=Part(pictures[pool], labels[pool], pool),
+        test=Part(pictures[rest], labels[rest], rest),
+    )
+
+
+@dataclass(frozen=True)
+class CifarFiles:
+    """Where one CIFAR data set lies under the root, and the md5 sums its authors' files have.
+
+    The md5 of the names file is not checked: it holds no pictures, and copies differ in it.
+    """
+
+    folder: str
+    archive: str
+    archive_md5: str
+    train: Mapping[str, str]
+    test: Mapping[str, str]
+    names_file: str
+    names_key: str
+    labels_key: str
+
+    @property
+    def members(self) -> list[str]:
+        return [*self.train, *self.test, self.names_file]
+
+
+CIFAR10 = CifarFiles(
+    folder="cifar-10-batches-py",
+    archive="cifar-10-python.tar.gz",
+    archive_md5="c58f30108f718f92721af3b95e74349a",
+    train={
+        "data_batch_1": "c99cafc152244af753f735de768cd75f",
+        "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+        "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+        "data_batch_4": "634d18415352ddfa80567beed471001a",
+        "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    },
+    test={"test_batch": "40351d587109b95175f43aff81a1287e"},
+    names_file="batches.meta",
+    names_key="label_names",
+    labels_key="labels",
+)
+CIFAR100 = CifarFiles(
+    folder="cifar-100-python",
+    archive="cifar-100-python.tar.gz",
+    archive_md5="eb9058c3a382ffc7106e4002c42a8d85",
+    train={"train": "16019d7e3df5f24257cddd939b257f8d"},
+    test={"test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},
+    names_file="meta",
+    names_key="fine_label_names",
+    labels_key="fine_labels",
+)
+
+
+def read_cifar10(root: Path, options: Options) -> Source:
+    """CIFAR-10 from `cifar-10-batches-py` or `cifar-10-python.tar.gz` under `root` (Krizhevsky 2009)."""
+    return _read_cifar(CIFAR10, root, options)
+
+
+def read_cifar100(root: Path, options: Options) -> Source:
+    """CIFAR-100, fine labels, from `cifar-100-python` or `cifar-100-python.tar.gz` under `root` (Krizhevsky 2009)."""
+    return _read_cifar(CIFAR100, root, options)
+
+
+def _read_cifar(files: CifarFiles, root: Path, options: Options) -> Source:
+    folder, archive = root / files.folder, root / files.archive
+    missing = [name for name in files.members if not (folder / name).is_file()]
+    if missing and archive.is_file():
+        if options.verify:
+            _check_md5(archive, archive, files.archive_md5)
+        where, contents = archive, _archive_members(archive, files)
+    elif missing and folder.is_dir():
+        found = sorted(path.name for path in folder.iterdir())
+        held = f"it holds {', '.join(found[:8])}{', ...' if len(found) > 8 else ''}" if found else "it is empty"
+        raise InputError(f"{folder}: expected the files of the 'python version'; {', '.join(missing)} missing, {held}")
+    elif missing:
+        raise InputError(f"{root}: expected the folder {files.folder!r} or the file {files.archive!r} in it")
+    else:
+        where, contents = folder, {name: (folder / name).read_bytes() for name in files.members}
+        if options.verify:
+            for name, md5 in {**files.train, **files.test}.items():
+                _check_md5(folder / name, contents[name], md5)
+    meta = load_dict(contents[files.names_file], f"{where / files.names_file}")
+    class_names = _texts(meta.get(files.names_key), f"{where / files.names_file}: {files.names_key!r}")
+    train, test = (
+        _cifar_part([(f"{where / name}", contents.pop(name)) for name in part], files.labels_key)
+        for part in (files.train, files.test)
+    )
+    return Source(class_names=class_names, train=train, test=test)
+
+
+def _archive_members(archive: Path, files: CifarFiles) -> dict[str, bytes]:
+    """The wanted members of a tar.gz, read in one pass and never written to disk."""
+    wanted = {f"{files.folder}/{name}": name for name in files.members}
+    contents: dict[str, bytes] = {}
+    try:
+        with tarfile.open(archive, "r|gz") as tar:
+            for member in tar:
+                name = wanted.get(member.name.removeprefix("./"))
+                stream = tar.extractfile(member) if name is not None and member.isfile() else None
+                if name is not None and stream is not None:
+                    contents[name] = stream.read()
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{archive}: truncated, or not a tar.gz archive ({error})") from error
+    missing = [path for path, name in wanted.items() if name not in contents]
+    if missing:
+        raise InputError(f"{archive}: expected the archive of the 'python version'; {', '.join(missing)} missing")
+    return contents
+
+
+def _check_md5(path: Path, content: bytes | Path, expected: str) -> None:
+    digest = hashlib.md5(usedforsecurity=False)
+    if isinstance(content, bytes):
+        digest.update(content)
+    else:
+        with content.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    if digest.hexdigest() != expected:
+        raise InputError(
+            f"{path}: expected the published md5 {expected}, got {digest.hexdigest()} "
+            f"({path.stat().st_size:,} bytes): the file is truncated or another version. Download it again, "
+            "or read it as it is with --no-verify (verify=False)"
+        )
+
+
+def _cifar_part(batches: list[tuple[str, bytes]], labels_key: str) -> Part:
+    rows, labels = [], []
+    for where, content in batches:
+        batch = load_dict(content, where)
+        data, classes = batch.get("data"), batch.get(labels_key)
+        if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
+            found = f"{data.dtype} {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
+            raise InputError(f"{where}: 'data' must be a (N, 3072) uint8 array, got {found}")
+        if not isinstance(classes, list) or not all(type(value) is int for value in classes):
+            raise InputError(f"{where}: {labels_key!r} must be a list of ints, got {type(classes).__name__}")
+        if len(classes) != len(data):
+            raise InputError(f"{where}: {len(data)} pictures but {len(classes)} labels")
+        rows.append(data)
+        labels += classes
+    planes = np.concatenate(rows).reshape(-1, 3, 32, 32)
+    return Part(np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), np.array(labels, dtype=np.int64))
+
+
+def _texts(value: object, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value or not all(isinstance(item, bytes | str) for item in value):
+        raise InputError(f"{where} must be a list of names, got {type(value).__name__}")
+    return tuple(item.decode() if isinstance(item, bytes) else item for item in value)

@@ -1,0 +1,30 @@
+"""The errors that callers may want to catch, and how an unknown name is reported."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """An argument, file or data set that cannot be used; the message names it, what was expected and what came."""
+
+
+class DivergedError(RuntimeError):
+    """Training produced a loss or a risk that is not finite; the message says which setting to lower."""
+
+
+class StaleStoreError(RuntimeError):
+    """A stored result belongs to another model, data set or setting than the one asked for."""
+
+
+def unknown(kind: str, name: str, options: Iterable[str]) -> InputError:
+    """The error for a `name` that is none of `options`, with the nearest one suggested.
+
+    >>> unknown("objective", "rubust", ["robust", "balanced"])
+    InputError("unknown objective 'rubust': did you mean 'robust'? (one of: balanced, robust)")
+    """
+    known = sorted(options)
+    nearest = difflib.get_close_matches(name, known, n=1)
+    hint = f": did you mean {nearest[0]!r}?" if nearest else ";"
+    return InputError(f"unknown {kind} {name!r}{hint} (one of: {', '.join(known)})")

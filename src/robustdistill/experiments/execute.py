@@ -1,0 +1,184 @@
+"""Running a comparison on this machine: worker processes that train one run each, teachers before their students."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from robustdistill.experiments.grid import DataSource, Job
+
+if TYPE_CHECKING:
+    from robustdistill.data.splits import Splits
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: `error` is None where it finished; `worst_class` and `balanced` are on validation."""
+
+    job: Job
+    worst_class: float | None = None
+    balanced: float | None = None
+    error: str | None = None
+
+
+def run_all(
+    jobs: Sequence[Job],
+    root: Path,
+    *,
+    workers: int = 1,
+    command: str | None = None,
+    on_done: Callable[[Outcome], None] = lambda outcome: None,
+) -> list[Outcome]:
+    """Runs every job in its folder below `root`; a finished one is not run again, an interrupted one goes on.
+
+    A failed run does not stop the others, but its students are not tried.
+
+    Args:
+        jobs: each student's teacher among them.
+        root: where the run folders are.
+        workers: processes; 1 runs everything in this one.
+        command: kept in the records.
+        on_done: called with each outcome as it comes.
+
+    Raises:
+        KeyboardInterrupt: workers are stopped first; what was finished stays.
+    """
+    if workers == 1:
+        return _run_here(jobs, root, command, on_done)
+    # Spawned, not forked: a forked child would inherit torch's thread pools in whatever state they are.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_initialise_worker)
+    try:
+        return _run_pooled(pool, jobs, root, command, on_done)
+    except BaseException:
+        processes = list((pool._processes or {}).values())
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _run_here(
+    jobs: Sequence[Job], root: Path, command: str | None, on_done: Callable[[Outcome], None]
+) -> list[Outcome]:
+    outcomes: dict[Job, Outcome] = {}
+    for job in jobs:
+        outcomes[job] = _blocked(job, outcomes) or run_job(job, root, command)
+        on_done(outcomes[job])
+    return list(outcomes.values())
+
+
+def _run_pooled(
+    pool: ProcessPoolExecutor,
+    jobs: Sequence[Job],
+    root: Path,
+    command: str | None,
+    on_done: Callable[[Outcome], None],
+) -> list[Outcome]:
+    outcomes: dict[Job, Outcome] = {}
+    waiting = list(jobs)
+    running: dict[Future[Outcome], Job] = {}
+    while waiting or running:
+        for job in [job for job in waiting if job.teacher is None or job.teacher in outcomes]:
+            waiting.remove(job)
+            if blocked := _blocked(job, outcomes):
+                outcomes[job] = blocked
+                on_done(blocked)
+            else:
+                running[pool.submit(run_job, job, root, command)] = job
+        done, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in done:
+            outcome = outcomes[running.pop(future)] = future.result()
+            on_done(outcome)
+    return [outcomes[job] for job in jobs]
+
+
+def _blocked(job: Job, outcomes: dict[Job, Outcome]) -> Outcome | None:
+    if job.teacher is None or outcomes[job.teacher].error is None:
+        return None
+    return Outcome(job, error=f"its teacher {job.teacher.name} failed")
+
+
+def run_job(job: Job, root: Path, command: str | None = None) -> Outcome:
+    """Trains one job, evaluates it on test and records both; a failure is an outcome, not an exception."""
+    from robustdistill.errors import DivergedError, InputError
+    from robustdistill.training.distill import distill
+    from robustdistill.training.evaluate import evaluate
+    from robustdistill.training.fit import fit
+    from robustdistill.training.run import Run
+
+    data = load_data(job.data)
+    folder = root / job.name
+    extra = {"repeat": job.repeat, "command": command}
+    try:
+        if job.teacher is None:
+            run = fit(
+                job.model,
+                data.train,
+                data.val,
+                objective=job.objective,
+                recipe=job.recipe,
+                seed=job.seed,
+                threads=job.threads,
+                out=folder,
+                progress=False,
+                extra=extra,
+            )
+        else:
+            run = distill(
+                Run.load(root / job.teacher.name, model=job.teacher.model),
+                job.model,
+                data.train,
+                data.val,
+                objective=job.objective,
+                temperature=job.temperature,
+                validation_labels=job.validation_labels,  # type: ignore[arg-type]
+                validation_temperature=job.validation_temperature,
+                recipe=job.recipe,
+                seed=job.seed,
+                threads=job.threads,
+                out=folder,
+                progress=False,
+                extra=extra,
+            )
+        if run.test is None:
+            run.test = evaluate(run, data.test)
+            run.save(folder)
+    except (InputError, DivergedError) as error:
+        return Outcome(job, error=str(error))
+    return Outcome(job, worst_class=run.scores.worst_class, balanced=run.scores.balanced)
+
+
+@lru_cache(maxsize=2)
+def load_data(source: DataSource) -> Splits:
+    """The data of a job, loaded once a process."""
+    from robustdistill import data
+
+    return data.load(
+        source.name,
+        root=source.root,
+        split_seed=source.split_seed,
+        subset_seed=source.subset_seed,
+        verify=source.verify,
+    )
+
+
+def default_workers() -> int:
+    """As many as cores this process may use: runs of one thread each are faster side by side than one with all threads."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _initialise_worker() -> None:
+    # The main process answers Ctrl-C and stops its workers; without this each would print a traceback of its own.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Before torch is imported: what is not told how many threads to take must not take a pool of them in every worker.
+    os.environ["OMP_NUM_THREADS"] = "1"

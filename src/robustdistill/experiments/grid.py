@@ -1,0 +1,138 @@
+"""Which runs make a comparison: teachers of every objective, and the students of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from robustdistill.objectives import Objective
+from robustdistill.training.recipe import Recipe
+
+# Far enough apart that no student of one repeat shares its seed with a teacher of another.
+STUDENT_SEED = 1000
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """The arguments of `data.load`."""
+
+    name: str
+    root: Path | None = None
+    split_seed: int = 0
+    subset_seed: int = 0
+    verify: bool = True
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to be done, in plain values that travel to a worker process.
+
+    Attributes:
+        data: what to train on.
+        model: its name, or "module:callable".
+        objective: canonical string.
+        recipe: optimisation settings.
+        seed: of training.
+        repeat: which repetition of the comparison it belongs to.
+        threads: CPU threads.
+        teacher: None for a teacher.
+        temperature: of a student's targets.
+        validation_labels: of a student.
+        validation_temperature: of teacher-labelled validation.
+    """
+
+    data: DataSource
+    model: str
+    objective: str
+    recipe: Recipe
+    seed: int
+    repeat: int
+    threads: int = 1
+    teacher: Job | None = None
+    temperature: float = 1.0
+    validation_labels: str = "one-hot"
+    validation_temperature: float | None = None
+
+    @property
+    def name(self) -> str:
+        """A folder name that says what the run is; unique within a comparison."""
+        parts = ["teacher" if self.teacher is None else "student", self.model, self.objective]
+        if self.teacher is not None:
+            parts += ["from", self.teacher.objective, f"T{self.temperature:g}"]
+            if Objective.parse(self.objective).needs_multipliers:
+                parts.append(f"{self.validation_labels}-val")
+            if self.validation_temperature not in (None, self.temperature):
+                parts.append(f"Tval{self.validation_temperature:g}")
+        return "_".join([*parts, f"r{self.repeat}"]).replace(":", "-").replace("/", "-")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Teachers × students × temperatures × repeats, in the manner of the paper's Table 2: one teacher for each repeat.
+
+    Attributes:
+        data: what to train on.
+        teacher: teacher model.
+        student: student model.
+        recipe: for both.
+        teacher_objectives: of the teachers.
+        student_objectives: of the students.
+        validation_labels: for students with multipliers; the others have none to move and are trained once.
+        temperatures: of the targets, and of teacher-labelled validation.
+        repeats: training seeds 0, 1, ...; split and subset stay fixed.
+        threads: CPU threads of each run.
+    """
+
+    data: DataSource
+    teacher: str
+    student: str
+    recipe: Recipe
+    teacher_objectives: Sequence[str] = ("standard", "balanced", "robust")
+    student_objectives: Sequence[str] = ("standard", "balanced", "robust")
+    validation_labels: Sequence[str] = ("teacher", "one-hot")
+    temperatures: Sequence[float] = (1.0,)
+    repeats: int = 3
+    threads: int = 1
+
+    def jobs(self) -> list[Job]:
+        """Every run once, teachers before their students, one repeat after the other."""
+        jobs: dict[Job, None] = {}
+        for repeat in range(self.repeats):
+            for teacher_objective in _canonical(self.teacher_objectives):
+                teacher = Job(
+                    data=self.data,
+                    model=self.teacher,
+                    objective=teacher_objective,
+                    recipe=self.recipe,
+                    seed=repeat,
+                    repeat=repeat,
+                    threads=self.threads,
+                )
+                jobs[teacher] = None
+                jobs |= dict.fromkeys(self._students(teacher))
+        return list(jobs)
+
+    def _students(self, teacher: Job) -> list[Job]:
+        students = []
+        for objective in _canonical(self.student_objectives):
+            moving = Objective.parse(objective).needs_multipliers
+            for labels in self.validation_labels if moving else ("one-hot",):
+                students += [
+                    replace(
+                        teacher,
+                        model=self.student,
+                        objective=objective,
+                        seed=STUDENT_SEED + teacher.seed,
+                        teacher=teacher,
+                        temperature=temperature,
+                        validation_labels=labels,
+                    )
+                    for temperature in self.temperatures
+                ]
+        return students
+
+
+def _canonical(objectives: Sequence[str]) -> list[str]:
+    """Objectives of one meaning once, in the order given."""
+    return list(dict.fromkeys(str(Objective.parse(text)) for text in objectives))

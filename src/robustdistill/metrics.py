@@ -1,0 +1,182 @@
+"""Accuracy by class first, everything else from it, with intervals. NumPy only.
+
+The functions take class indices and are keyword-only in `labels`, so that nobody swaps the two. A class without examples has
+recall NaN, and the worst class and the balanced accuracy are then NaN too: unknown is not zero, and nothing is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from robustdistill.errors import InputError
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+def per_class_recall(predictions: npt.ArrayLike, *, labels: npt.ArrayLike, num_classes: int) -> FloatArray:
+    """(C,) the share of each class's examples that were predicted as it, in [0, 1]; NaN for a class without examples.
+
+    Args:
+        predictions: (N,) predicted class indices.
+        labels: (N,) true class indices.
+        num_classes: C.
+
+    Raises:
+        InputError: shapes differ, or an index lies outside [0, C).
+
+    >>> per_class_recall([0, 1, 1], labels=[0, 0, 1], num_classes=3)
+    array([0.5, 1. , nan])
+    """
+    return Scores.of(predictions, labels=labels, num_classes=num_classes).per_class
+
+
+def worst_class_accuracy(predictions: npt.ArrayLike, *, labels: npt.ArrayLike, num_classes: int) -> float:
+    """The lowest recall of any class; NaN where a class has no examples. Arguments as in `per_class_recall`."""
+    return Scores.of(predictions, labels=labels, num_classes=num_classes).worst_class
+
+
+def worst_k_accuracy(predictions: npt.ArrayLike, *, labels: npt.ArrayLike, num_classes: int, k: int) -> float:
+    """The mean of the k lowest recalls; NaN where a class has no examples. Arguments as in `per_class_recall`."""
+    return Scores.of(predictions, labels=labels, num_classes=num_classes).worst_k(k)
+
+
+def balanced_accuracy(predictions: npt.ArrayLike, *, labels: npt.ArrayLike, num_classes: int) -> float:
+    """The mean recall over classes; NaN where a class has no examples. Arguments as in `per_class_recall`."""
+    return Scores.of(predictions, labels=labels, num_classes=num_classes).balanced
+
+
+def standard_accuracy(predictions: npt.ArrayLike, *, labels: npt.ArrayLike, num_classes: int) -> float:
+    """The share of all examples that were predicted right. Arguments as in `per_class_recall`."""
+    return Scores.of(predictions, labels=labels, num_classes=num_classes).standard
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """How often each class was right, and what follows from it. All figures are fractions in [0, 1].
+
+    Attributes:
+        correct: (C,) examples of each class that were predicted right.
+        counts: (C,) examples of each class.
+        class_names: C names, or None.
+    """
+
+    correct: IntArray
+    counts: IntArray
+    class_names: tuple[str, ...] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        predictions: npt.ArrayLike,
+        *,
+        labels: npt.ArrayLike,
+        num_classes: int,
+        class_names: Sequence[str] | None = None,
+    ) -> Scores:
+        """Counts from (N,) predicted and (N,) true class indices; errors as in `per_class_recall`."""
+        predicted, true = _indices(predictions, "predictions", num_classes), _indices(labels, "labels", num_classes)
+        if predicted.shape != true.shape:
+            raise InputError(f"predictions and labels must have one length, got {len(predicted)} and {len(true)}")
+        counts = np.bincount(true, minlength=num_classes).astype(np.int64)
+        correct = np.bincount(true[predicted == true], minlength=num_classes).astype(np.int64)
+        return cls(correct, counts, tuple(class_names) if class_names is not None else None)
+
+    @property
+    def per_class(self) -> FloatArray:
+        """(C,) recalls; NaN for a class without examples."""
+        return _ratio(self.correct, self.counts)
+
+    @property
+    def worst_class(self) -> float:
+        """The lowest recall."""
+        return float(self.per_class.min())
+
+    @property
+    def balanced(self) -> float:
+        """The mean recall over classes."""
+        return float(self.per_class.mean())
+
+    @property
+    def standard(self) -> float:
+        """The share of all examples that were right; NaN where there are none."""
+        return float(_ratio(self.correct.sum(), self.counts.sum()))
+
+    def worst_k(self, k: int) -> float:
+        """The mean of the k lowest recalls.
+
+        Raises:
+            InputError: k is not in 1..C.
+        """
+        if not 1 <= k <= len(self.counts):
+            raise InputError(f"k must lie in 1..{len(self.counts)}, got {k}")
+        return float(np.sort(self.per_class)[:k].mean()) if np.all(self.counts) else float("nan")
+
+    def wilson(self, level: float = 0.95) -> FloatArray:
+        """(C, 2) Wilson score interval of each recall (Wilson 1927); NaN for a class without examples."""
+        z = NormalDist().inv_cdf(0.5 + level / 2)
+        n = np.where(self.counts > 0, self.counts, np.nan)
+        recall = self.correct / n
+        centre = (recall + z**2 / (2 * n)) / (1 + z**2 / n)
+        half = z / (1 + z**2 / n) * np.sqrt(recall * (1 - recall) / n + z**2 / (4 * n**2))
+        return np.stack([np.maximum(centre - half, 0.0), np.minimum(centre + half, 1.0)], axis=1)
+
+    def intervals(self, level: float = 0.95, draws: int = 2000, seed: int = 0) -> dict[str, tuple[float, float]]:
+        """Percentile bootstrap intervals of "worst_class", "balanced" and "standard", resampled within each class.
+
+        The minimum is taken anew in every draw, so the interval of the worst class is that of the *lowest of C noisy
+        recalls*, which lies below the recall of the class that is truly worst; it is not corrected for that.
+        """
+        recalls = np.random.default_rng(seed).binomial(self.counts, np.nan_to_num(self.per_class), (draws, len(self.counts)))
+        resampled = _ratio(recalls, np.broadcast_to(self.counts, recalls.shape))
+        draws_of = {
+            "worst_class": resampled.min(axis=1),
+            "balanced": resampled.mean(axis=1),
+            "standard": _ratio(recalls.sum(axis=1), np.full(draws, self.counts.sum())),
+        }
+        tail = (1 - level) / 2
+        return {
+            name: (float(np.quantile(values, tail)), float(np.quantile(values, 1 - tail)))
+            for name, values in draws_of.items()
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain lists and numbers, as runs record them; `from_dict` reads them back."""
+        return {
+            "correct": self.correct.tolist(),
+            "counts": self.counts.tolist(),
+            "worst_class": self.worst_class,
+            "balanced": self.balanced,
+            "standard": self.standard,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], class_names: Sequence[str] | None = None) -> Scores:
+        """From what `as_dict` gave."""
+        return cls(
+            np.asarray(values["correct"], dtype=np.int64),
+            np.asarray(values["counts"], dtype=np.int64),
+            tuple(class_names) if class_names is not None else None,
+        )
+
+
+def _ratio(part: Any, whole: Any) -> FloatArray:
+    whole = np.asarray(whole, dtype=np.float64)
+    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+
+
+def _indices(values: npt.ArrayLike, name: str, num_classes: int) -> IntArray:
+    array = np.asarray(values)
+    if array.ndim != 1 or not (np.issubdtype(array.dtype, np.integer) or array.size == 0):
+        raise InputError(f"{name} must be integer class indices of shape (N,), got {array.dtype} {array.shape}")
+    array = array.astype(np.int64)
+    outside = np.flatnonzero((array < 0) | (array >= num_classes))
+    if len(outside):
+        raise InputError(f"{name} must lie in 0..{num_classes - 1}; row {outside[0]} has {array[outside[0]]}")
+    return array

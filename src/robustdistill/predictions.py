@@ -1,0 +1,313 @@
+"""What a classifier said about some examples, as a table that any framework can write. Never imports torch.
+
+The reading and writing of files is in `robustdistill.prediction_files`; here are the meaning of the values and the checks.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from robustdistill.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from robustdistill.metrics import Scores
+
+Kind = Literal["logits", "probabilities", "classes"]
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.floating[Any]]
+
+KINDS: tuple[Kind, ...] = ("logits", "probabilities", "classes")
+# Where a logarithm of a probability is taken, smaller ones count as this. Float32 softmax outputs reach it only where the
+# classifier is certain; the smallest normal float32 is 1.2e-38, so nothing is lost by storing tables in single precision.
+EPSILON = 1e-12
+# How far a row of probabilities may be from 1 in sum: room for half precision and for tables printed with four digits.
+SUM_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Scores of N examples over C classes, with the ids that join them to data.
+
+    Logits are untempered: temperature is applied where they are used. Everything is checked when the object is made.
+
+    Attributes:
+        ids: (N,) int64 rows of the source data set, or (N,) text such as file names; unique.
+        scores: (N, C) logits or probabilities in any floating dtype, kept as given; (N,) int64 predicted class indices
+            where `kind` is "classes".
+        kind: "logits", "probabilities" or "classes".
+        class_names: C distinct names, in the order of the columns.
+        labels: (N,) int64 true class indices, or None.
+
+    Raises:
+        InputError: lengths or shapes do not fit; an id, a name, a label or a class index is not what is said above; a score
+            is NaN or infinite; a probability is negative, or a row of them does not sum to 1 within 1e-3.
+
+    >>> table = Predictions([10, 11], [[2.0, 0.0], [0.0, 1.0]], "logits", ("cat", "dog"), labels=[0, 0])
+    >>> table.predicted
+    array([0, 1])
+    >>> table.join([11]).labels
+    array([0])
+    """
+
+    ids: npt.NDArray[Any]
+    scores: npt.NDArray[Any]
+    kind: Kind
+    class_names: tuple[str, ...]
+    labels: IntArray | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise unknown("kind of predictions", str(self.kind), KINDS)
+        set_field = object.__setattr__
+        set_field(self, "class_names", _checked_names(self.class_names))
+        set_field(self, "ids", _checked_ids(self.ids, "ids"))
+        n, num_classes = len(self.ids), len(self.class_names)
+        if n == 0:
+            raise InputError("predictions must have at least one row, got none")
+        _check_unique(self.ids)
+        if self.kind == "classes":
+            set_field(self, "scores", _checked_indices(self.scores, "predicted classes", self.ids, num_classes))
+        else:
+            set_field(self, "scores", self._checked_scores())
+        if self.labels is not None:
+            set_field(self, "labels", _checked_indices(self.labels, "labels", self.ids, num_classes))
+
+    def _checked_scores(self) -> FloatArray:
+        scores = np.asarray(self.scores)
+        if not (np.issubdtype(scores.dtype, np.floating) or np.issubdtype(scores.dtype, np.integer)):
+            raise InputError(f"{self.kind} must be numbers, got {scores.dtype}")
+        shape = (len(self.ids), len(self.class_names))
+        if scores.shape != shape:
+            raise InputError(f"{self.kind} must be (N, C) = {shape} for {shape[0]} ids, got {scores.shape}")
+        scores = scores if np.issubdtype(scores.dtype, np.floating) else scores.astype(np.float64)
+        row, column = _first(~np.isfinite(scores))
+        if row is not None:
+            raise self._bad_value(row, column, "must be finite", scores[row, column])
+        if self.kind == "probabilities":
+            row, column = _first(scores < 0)
+            if row is not None:
+                raise self._bad_value(row, column, "must not be negative", scores[row, column])
+            sums = scores.sum(axis=1, dtype=np.float64)
+            (row,) = _first(np.abs(sums - 1) > SUM_TOLERANCE)
+            if row is not None:
+                raise InputError(
+                    f"probabilities must sum to 1 (within {SUM_TOLERANCE:g}); row {row} (id {self.ids[row]}) sums to {sums[row]:.6g}"
+                )
+        return scores
+
+    def _bad_value(self, row: int, column: int, rule: str, value: Any) -> InputError:
+        return InputError(
+            f"{self.kind} {rule}; row {row} (id {self.ids[row]}), class {self.class_names[column]!r} is {value}"
+        )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def predicted(self) -> IntArray:
+        """(N,) the index of the class with the highest score; the first one where several are equal."""
+        return self.scores if self.kind == "classes" else self.scores.argmax(axis=1).astype(np.int64)
+
+    def probabilities(self, temperature: float = 1.0) -> FloatArray:
+        """(N, C) softmax(logits / T); from probabilities p^(1/T), normalised, in which a zero stays a zero.
+
+        The result is float64 where the scores are, and float32 otherwise.
+
+        Raises:
+            InputError: `temperature` is not a positive number, or the table holds classes only.
+        """
+        if not (math.isfinite(temperature) and temperature > 0):
+            raise InputError(f"temperature must be a positive number, got {temperature}")
+        scores = self._wide_scores("probabilities")
+        top = scores.max(axis=1, keepdims=True)
+        # The largest score is taken off before T comes in, so that no T > 0 and no logit overflows the exponential.
+        with np.errstate(over="ignore", under="ignore"):
+            weights = (
+                np.exp((scores - top) / temperature)
+                if self.kind == "logits"
+                else np.power(scores / top, 1 / temperature)
+            )
+            return cast(FloatArray, weights / weights.sum(axis=1, keepdims=True))
+
+    def log_probabilities(self) -> FloatArray:
+        """(N, C) log-probabilities: log-softmax of logits, or log max(p, EPSILON) of probabilities (EPSILON = 1e-12).
+
+        They serve as untempered logits wherever those are wanted. Precision as in `probabilities`.
+
+        Raises:
+            InputError: the table holds classes only.
+        """
+        scores = self._wide_scores("log-probabilities")
+        if self.kind == "probabilities":
+            return cast(FloatArray, np.log(np.maximum(scores, EPSILON)))
+        with np.errstate(under="ignore"):
+            centred = scores - scores.max(axis=1, keepdims=True)
+            return cast(FloatArray, centred - np.log(np.exp(centred).sum(axis=1, keepdims=True)))
+
+    def _wide_scores(self, wanted: str) -> FloatArray:
+        if self.kind == "classes":
+            raise InputError(f"{wanted} need logits or probabilities; these predictions hold predicted classes only")
+        return self.scores.astype(np.promote_types(self.scores.dtype, np.float32), copy=False)
+
+    def join(self, ids: npt.ArrayLike) -> Predictions:
+        """The rows of `ids` (M,), in that order.
+
+        Raises:
+            InputError: an id has no row here, occurs twice in `ids`, or is text where these are numbers.
+        """
+        wanted = _checked_ids(ids, "ids to join")
+        if wanted.dtype.kind != self.ids.dtype.kind:
+            kinds = {"i": "numbers", "U": "text"}
+            raise InputError(
+                f"ids to join must be {kinds[self.ids.dtype.kind]}, as those of the predictions (such as {self.ids[0]!r}), "
+                f"got {kinds[wanted.dtype.kind]}"
+            )
+        _check_unique(wanted)
+        order = np.argsort(self.ids)
+        places = np.searchsorted(self.ids, wanted, sorter=order)
+        positions = order[np.minimum(places, len(order) - 1)]
+        absent = wanted[self.ids[positions] != wanted]
+        if len(absent):
+            raise InputError(
+                f"predictions must cover every id; {len(absent)} of {len(wanted)} have no row: {_listed(absent.tolist())}"
+            )
+        labels = None if self.labels is None else self.labels[positions]
+        return replace(self, ids=wanted, scores=self.scores[positions], labels=labels)
+
+    def match_classes(self, class_names: Sequence[str]) -> Predictions:
+        """The same predictions with the classes in the order of `class_names`, matched by name.
+
+        Raises:
+            InputError: the two sets of names differ; what is missing and what is extra is named.
+        """
+        wanted = _checked_names(class_names)
+        own = {name: column for column, name in enumerate(self.class_names)}
+        missing = [name for name in wanted if name not in own]
+        extra = sorted(own.keys() - set(wanted))
+        if missing or extra:
+            parts = [f"{what} {_listed(names)}" for what, names in (("missing", missing), ("extra", extra)) if names]
+            raise InputError(f"class names of the predictions must be those of the data: {'; '.join(parts)}")
+        columns = np.array([own[name] for name in wanted])
+        index_of = np.argsort(columns)  # old index -> new index
+        scores = index_of[self.scores] if self.kind == "classes" else self.scores[:, columns]
+        labels = None if self.labels is None else index_of[self.labels]
+        return replace(self, scores=scores, class_names=wanted, labels=labels)
+
+    def evaluate(self) -> Scores:
+        """How often each class is right: worst class, balanced, standard, and their intervals.
+
+        Raises:
+            InputError: there are no labels.
+        """
+        if self.labels is None:
+            raise InputError("evaluation needs labels, and these predictions have none")
+        from robustdistill.metrics import Scores
+
+        return Scores.of(self.predicted, labels=self.labels, num_classes=self.num_classes, class_names=self.class_names)
+
+    @classmethod
+    def read(cls, path: str | Path, *, class_names: Sequence[str] | None = None) -> Predictions:
+        """Reads a .csv, .parquet or .npz file.
+
+        Tables have the columns `id` (row number where absent), `label` (optional) and either one column a class, named
+        `logit:CLASS` or `probability:CLASS` (`logit_CLASS`, `prob_CLASS` and `p_CLASS` are read too), or `prediction`.
+        Other columns are ignored. Labels and predicted classes are class names, else class indices; where names look
+        like numbers the name wins.
+
+        An .npz file has one of the arrays `logits`, `probabilities` and `classes`, and optionally `ids`, `labels` and
+        `class_names`. Pickled objects are refused.
+
+        Args:
+            path: the file; its ending says the format.
+            class_names: C names, whose order the result gets. Needed where a file of predicted classes does not show all
+                of them (.csv); where a file's own names are just the positions 0..C-1, they are replaced by these.
+
+        Raises:
+            InputError: the file is absent, damaged or of another format, or a value in it is not as the class says; the
+                message names the file, the row and the column.
+        """
+        from robustdistill.prediction_files import read
+
+        return read(Path(path), class_names)
+
+    def write(self, path: str | Path) -> Path:
+        """Writes a .csv, .parquet or .npz file that `read` gives back, in one step: nobody sees half a file.
+
+        .parquet and .npz keep the dtype of the scores. In .csv they are written as float64, exactly; the names of classes
+        that are neither predicted nor a label are lost there where `kind` is "classes".
+
+        Raises:
+            InputError: the ending is none of these.
+        """
+        from robustdistill.prediction_files import write
+
+        return write(self, Path(path))
+
+
+def _checked_names(class_names: Sequence[str]) -> tuple[str, ...]:
+    names = tuple(str(name) for name in class_names)
+    if isinstance(class_names, str) or len(names) < 2:
+        raise InputError(f"class names must be a list of at least two, got {class_names!r}")
+    if len(set(names)) != len(names):
+        raise InputError(f"class names must be distinct; {_repeated(list(names))!r} occurs more than once")
+    for name in names:
+        # Control characters and lone surrogates do not survive every file format.
+        if not name or any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+            raise InputError(f"class names must be printable and not empty, got {name!r}")
+    return names
+
+
+def _checked_ids(ids: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
+    array = np.asarray(ids)
+    if array.ndim != 1:
+        raise InputError(f"{name} must have the shape (N,), got {array.shape}")
+    if array.dtype.kind == "U":
+        return array
+    if array.dtype.kind not in "iu" and array.size:
+        raise InputError(f"{name} must be whole numbers or text, got {array.dtype}")
+    return array.astype(np.int64)
+
+
+def _checked_indices(values: npt.ArrayLike, name: str, ids: npt.NDArray[Any], num_classes: int) -> IntArray:
+    array = np.asarray(values)
+    if array.shape != ids.shape or array.dtype.kind not in "iu":
+        raise InputError(f"{name} must be class indices of shape {ids.shape}, got {array.dtype} {array.shape}")
+    (row,) = _first((array < 0) | (array >= num_classes))
+    if row is not None:
+        raise InputError(f"{name} must lie in 0..{num_classes - 1}; row {row} (id {ids[row]}) has {array[row]}")
+    return array.astype(np.int64)
+
+
+def _check_unique(ids: npt.NDArray[Any]) -> None:
+    values, counts = np.unique(ids, return_counts=True)
+    repeated = values[counts > 1]
+    if len(repeated):
+        raise InputError(f"ids must be unique; {len(repeated)} occur more than once: {_listed(repeated.tolist())}")
+
+
+def _repeated(values: list[str]) -> str:
+    return next(value for value in values if values.count(value) > 1)
+
+
+def _listed(values: Sequence[Any], most: int = 5) -> str:
+    shown = ", ".join(repr(value) for value in values[:most])
+    return shown + (f" and {len(values) - most} more" if len(values) > most else "")
+
+
+def _first(mask: npt.NDArray[np.bool_]) -> tuple[Any, ...]:
+    """The index of the first True, or Nones."""
+    if not mask.any():
+        return (None,) * mask.ndim
+    return tuple(int(part) for part in np.unravel_index(int(mask.argmax()), mask.shape))

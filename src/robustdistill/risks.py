@@ -1,0 +1,105 @@
+"""How badly each class does: the measurement that moves the multipliers, kept apart from the loss that is differentiated.
+
+A risk is a ratio of two sums over examples, so `Risks` keeps the sums: they add over batches and over processes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from robustdistill.errors import InputError, unknown
+
+MIN_MASS = 1.0  # Below the mass of one example a class's risk is unknown, not zero.
+
+RiskLoss = Literal["zero-one", "cross-entropy"]
+
+
+@dataclass(frozen=True)
+class Risks:
+    """Per-class loss sums and masses, float64.
+
+    Attributes:
+        sums: (G,) Σ_x p_j(x) ℓ(j, f(x)).
+        counts: (G,) Σ_x p_j(x): the number of examples of class j where targets are labels.
+    """
+
+    sums: Tensor
+    counts: Tensor
+
+    def __add__(self, other: Risks) -> Risks:
+        return Risks(self.sums + other.sums, self.counts + other.counts)
+
+    @property
+    def values(self) -> Tensor:
+        """(G,) R_j = sums / counts; NaN where fewer than one example's mass was seen."""
+        return torch.where(self.counts >= MIN_MASS, self.sums / self.counts, torch.nan)
+
+
+def class_risks(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    loss: RiskLoss = "zero-one",
+    groups: Tensor | None = None,
+    num_groups: int | None = None,
+) -> Risks:
+    """The risk of each class: R_j = Σ p_j(x) ℓ(j, f(x)) / Σ p_j(x) (Algorithms 1 and 2, Eq. 10).
+
+    With labels this is the mean loss on the examples of class j; with a teacher's probabilities each example counts towards
+    every class by its probability.
+
+    Args:
+        logits: f (B, C).
+        targets: (B,) integer labels or (B, C) probabilities.
+        loss: ℓ, "zero-one" (ties go to the first index) or "cross-entropy".
+        groups: (B,) group of each example in [0, num_groups); then the result is per group, of the examples' own loss
+            Σ_y p_y ℓ(y, f). Classes are the groups by default.
+        num_groups: G, needed with `groups`.
+
+    Returns:
+        Risks with (C,) sums and counts, or (G,) with `groups`.
+
+    Raises:
+        InputError: shapes do not fit together, or `loss` is unknown.
+    """
+    if logits.ndim != 2 or targets.shape not in (logits.shape, logits.shape[:1]):
+        raise InputError(
+            f"logits must be (B, C) and targets (B,) or (B, C), got {tuple(logits.shape)} and {tuple(targets.shape)}"
+        )
+    losses = _losses(logits.detach(), loss)
+    if targets.ndim == 2:
+        targets = targets.double()
+        if groups is None:
+            return Risks((targets * losses).sum(dim=0), targets.sum(dim=0))
+        owner, values, mass = groups, (targets * losses).sum(dim=1), targets.sum(dim=1)
+    else:
+        values = losses.gather(1, targets.long().unsqueeze(1)).squeeze(1).double()
+        owner, mass = targets if groups is None else groups, torch.ones_like(values)
+    size = _num_groups(owner, groups, num_groups, logits)
+    zeros = torch.zeros(size, dtype=torch.float64, device=logits.device)
+    owner = owner.long()
+    return Risks(zeros.index_add(0, owner, values), zeros.index_add(0, owner, mass))
+
+
+def _losses(logits: Tensor, loss: str) -> Tensor:
+    """ℓ(j, f(x)) for every class j, (B, C)."""
+    if loss == "zero-one":
+        predicted = logits.argmax(dim=1, keepdim=True)
+        return torch.ones_like(logits, dtype=torch.float32).scatter_(1, predicted, 0.0)
+    if loss == "cross-entropy":
+        return -torch.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), dim=1)
+    raise unknown("risk loss", loss, ["zero-one", "cross-entropy"])
+
+
+def _num_groups(owner: Tensor, groups: Tensor | None, num_groups: int | None, logits: Tensor) -> int:
+    if groups is None:
+        return logits.shape[1]
+    if num_groups is None or owner.shape != logits.shape[:1]:
+        raise InputError(
+            f"groups must be ({len(logits)},) and come with num_groups, got {tuple(owner.shape)} and {num_groups}"
+        )
+    return num_groups

@@ -1,0 +1,136 @@
+"""A student trained on a teacher's predictions: `fit` with other targets."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from robustdistill import models
+from robustdistill.data.splits import Examples
+from robustdistill.errors import InputError, unknown
+from robustdistill.objectives import Objective
+from robustdistill.predictions import Predictions
+from robustdistill.risks import RiskLoss
+from robustdistill.training.fit import fit
+from robustdistill.training.recipe import Recipe
+from robustdistill.training.run import Run
+from robustdistill.training.spec import Distillation
+from robustdistill.training.targets import TeacherTargets, TeacherView, ValidationLabels
+
+Teacher = Run | nn.Module | str | dict[str, Predictions]
+
+
+def distill(
+    teacher: Teacher,
+    student: models.ModelLike,
+    train: Examples,
+    val: Examples,
+    *,
+    objective: Objective | str = "robust",
+    temperature: float = 1.0,
+    validation_labels: ValidationLabels = "teacher",
+    validation_temperature: float | None = None,
+    teacher_view: TeacherView | None = None,
+    recipe: Recipe | str | None = None,
+    seed: int = 0,
+    method: str = "margin",
+    risk: RiskLoss = "zero-one",
+    device: str | torch.device | None = None,
+    threads: int | None = None,
+    out: Path | str | None = None,
+    progress: bool = True,
+    extra: dict[str, Any] | None = None,
+) -> Run:
+    """Trains `student` on softmax(f^t / T) of `teacher` for an objective (Eq. 5-8, Algorithms 1-3).
+
+    Args:
+        teacher: a Run, a module, a "module:callable" that returns one with its weights, or tables of predictions
+            {"train": ..., "val": ...}. It is run in eval mode and never changed.
+        student: as `fit`'s model.
+        train: pictures to distil on.
+        val: what moves the multipliers, and is scored after each epoch.
+        objective: the student's.
+        temperature: T > 0 of the targets. The student's own logits are never tempered.
+        validation_labels: "teacher" (Algorithm 1) or "one-hot" (Algorithm 2).
+        validation_temperature: of the teacher's validation labels; `temperature` by default.
+        teacher_view: "same": the teacher sees each augmented view that the student sees (default); "clean": it saw the
+            clean picture once (the default, and the only one, for tables).
+        recipe, seed, method, risk, device, threads, out, progress, extra: as in `fit`.
+
+    Returns:
+        The student's Run.
+
+    Raises:
+        InputError: a temperature is not positive, the teacher's classes do not fit the data, or as in `fit`.
+        DivergedError: as in `fit`.
+    """
+    for name, value in (("temperature", temperature), ("validation_temperature", validation_temperature)):
+        if value is not None and not 0 < value < float("inf"):
+            raise InputError(f"{name} must be positive and finite, got {value}")
+    if validation_labels not in ("teacher", "one-hot"):
+        raise unknown("validation_labels", str(validation_labels), ["teacher", "one-hot"])
+    if validation_labels == "one-hot" and validation_temperature is not None:
+        raise InputError("validation_temperature has no effect with one-hot validation labels: leave it out")
+    if teacher_view not in (None, "same", "clean"):
+        raise unknown("teacher_view", str(teacher_view), ["same", "clean"])
+    source, facts = _teacher(teacher, train)
+    if isinstance(source, dict) and teacher_view == "same":
+        raise InputError("teacher_view='same' needs a model: tables hold one prediction per clean picture")
+    identity = Distillation(
+        **facts,
+        temperature=temperature,
+        validation_temperature=(validation_temperature or temperature) if validation_labels == "teacher" else None,
+        teacher_view=teacher_view or ("clean" if isinstance(source, dict) else "same"),
+    )
+    return fit(
+        student,
+        train,
+        val,
+        objective=objective,
+        recipe=recipe,
+        seed=seed,
+        targets=TeacherTargets(source, identity, validation_labels),
+        method=method,
+        risk=risk,
+        device=device,
+        threads=threads,
+        out=out,
+        progress=progress,
+        extra=extra,
+    )
+
+
+def _teacher(teacher: Teacher, train: Examples) -> tuple[nn.Module | dict[str, Predictions], dict[str, Any]]:
+    """The teacher as a module or tables, and what a spec says of it."""
+    if isinstance(teacher, Run):
+        if teacher.class_names != train.class_names:
+            raise InputError(f"the teacher was trained on classes {teacher.class_names}, the data have {train.class_names}")
+        spec = teacher.spec
+        return teacher.model, {
+            "teacher": spec.hash,
+            "teacher_model": spec.model,
+            "teacher_objective": spec.objective,
+            "teacher_seed": spec.seed,
+        }
+    if isinstance(teacher, dict):
+        if set(teacher) != {"train", "val"} or not all(isinstance(table, Predictions) for table in teacher.values()):
+            raise InputError(f"teacher tables must be {{'train': Predictions, 'val': Predictions}}, got {sorted(teacher)}")
+        scores = [teacher[split].scores for split in ("train", "val")]
+        return teacher, {"teacher": _digest(*(s.tobytes() for s in scores)), "teacher_model": "predictions"}
+    name = models.describe(teacher)
+    module = models.build(teacher, num_classes=train.num_classes, in_channels=0) if isinstance(teacher, str) else teacher
+    if not isinstance(module, nn.Module):
+        raise InputError(f"teacher must be a Run, a module, 'module:callable' or tables, got {type(teacher).__name__}")
+    weights = (value.detach().cpu().contiguous().numpy().tobytes() for value in module.state_dict().values())
+    return module, {"teacher": _digest(*weights), "teacher_model": name}
+
+
+def _digest(*parts: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()[:12]

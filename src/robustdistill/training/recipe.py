@@ -1,0 +1,117 @@
+"""Recipes: optimisation settings only, validated and named after the data they are for."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from robustdistill.errors import InputError, unknown
+
+
+class Recipe(BaseModel):
+    """How to train, whatever the objective (Appendix E.2.2 for the paper's own).
+
+    Attributes:
+        epochs: passes over the training set.
+        batch_size: examples in an optimiser step, over all processes together.
+        learning_rate: base rate, reached after warm-up.
+        momentum: of SGD.
+        nesterov: whether that momentum is Nesterov's.
+        weight_decay: L2.
+        schedule: "steps" multiplies the rate by `drop` at each milestone; "cosine" anneals it to 0.
+        warmup_epochs: epochs of linear warm-up: epoch i, counted from 0, runs at (i + 1) / warmup_epochs of the rate.
+        milestones: completed epochs after which the rate drops.
+        drop: the factor of each drop.
+        every: optimiser steps between two updates of the multipliers.
+        step_size: γ of an update. Per update, so γ · steps / every is what matters.
+        decay: pull of an update towards uniform multipliers; 0 is the paper's update.
+        validation_sample: validation examples drawn afresh for each update; None takes all of them.
+        precision: arithmetic of the training step. Evaluation is always float32.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = "custom"
+    epochs: int = Field(30, ge=1)
+    batch_size: int = Field(128, ge=1)
+    learning_rate: float = Field(0.1, gt=0, allow_inf_nan=False)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(1e-4, ge=0, allow_inf_nan=False)
+    schedule: Literal["steps", "cosine"] = "steps"
+    warmup_epochs: int = Field(0, ge=0)
+    milestones: tuple[int, ...] = ()
+    drop: float = Field(0.1, gt=0, le=1)
+    every: int = Field(32, ge=1)
+    step_size: float = Field(0.1, ge=0, allow_inf_nan=False)
+    decay: float = Field(0.0, ge=0, lt=1)
+    validation_sample: int | None = Field(None, ge=1)
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if list(self.milestones) != sorted(set(self.milestones)) or any(m < 1 for m in self.milestones):
+            raise ValueError(f"milestones must be increasing positive epochs, got {self.milestones}")
+        return self
+
+    def with_(self, **changes: Any) -> Recipe:
+        """A copy with `changes`. New `epochs` stretch warm-up and milestones in proportion, unless they are given too.
+
+        >>> Recipe.named("cifar10-lt").with_(epochs=16).milestones
+        (6, 12, 14)
+
+        Raises:
+            InputError: a setting is unknown or its value out of range.
+        """
+        settings = {**self.model_dump(), **changes}
+        stretch = settings["epochs"] / self.epochs if isinstance(settings["epochs"], int) else 1.0
+        if stretch != 1.0:
+            if "warmup_epochs" not in changes:
+                settings["warmup_epochs"] = round(self.warmup_epochs * stretch)
+            if "milestones" not in changes:
+                settings["milestones"] = tuple(sorted({max(1, round(m * stretch)) for m in self.milestones}))
+        try:
+            return Recipe(**settings)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"]) or "recipe"
+            raise InputError(f"recipe setting {place}: {first['msg']}, got {first['input']!r}") from error
+
+    @classmethod
+    def named(cls, name: str) -> Recipe:
+        """The recipe called `name`.
+
+        Raises:
+            InputError: there is none; the nearest is suggested.
+        """
+        if name not in RECIPES:
+            raise unknown("recipe", name, RECIPES)
+        return RECIPES[name]
+
+
+def resolve(recipe: Recipe | str | None, data_name: str) -> Recipe:
+    """The recipe meant: as given, by name, or by default the one of the data set, else "default"."""
+    if isinstance(recipe, Recipe):
+        return recipe
+    if recipe is not None:
+        return Recipe.named(recipe)
+    return RECIPES.get(data_name, RECIPES["default"])
+
+
+def _paper(name: str, *, epochs: int, warmup: int, milestones: tuple[int, ...], batch_size: int) -> Recipe:
+    return Recipe(name=name, epochs=epochs, warmup_epochs=warmup, milestones=milestones, batch_size=batch_size)
+
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(name="default", epochs=30, schedule="cosine", warmup_epochs=1),
+        Recipe(name="digits", epochs=30, batch_size=32, learning_rate=0.05, schedule="cosine", every=16),
+        Recipe(name="digits-lt", epochs=60, batch_size=32, learning_rate=0.05, schedule="cosine", every=16),
+        _paper("cifar10", epochs=450, warmup=15, milestones=(200, 300, 400), batch_size=128),
+        _paper("cifar100", epochs=450, warmup=15, milestones=(200, 300, 400), batch_size=1024),
+        _paper("cifar10-lt", epochs=256, warmup=15, milestones=(96, 192, 224), batch_size=128),
+        _paper("cifar100-lt", epochs=256, warmup=15, milestones=(96, 192, 224), batch_size=1024),
+    )
+}

@@ -1,0 +1,187 @@
+"""A finished training run: the model, how it came about, and the folder that keeps both."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from robustdistill import models
+from robustdistill.environment import environment
+from robustdistill.errors import InputError
+from robustdistill.files import replacing, write_json
+from robustdistill.metrics import Scores
+from robustdistill.multipliers import ClassMultipliers
+from robustdistill.training.spec import RunSpec
+
+RECORD, WEIGHTS = "record.json", "model.safetensors"
+
+
+@dataclass(eq=False)
+class Run:
+    """What `fit` and `distill` return.
+
+    Attributes:
+        model: the last iterate, in eval mode.
+        spec: everything that decided its numbers.
+        history: one dict per epoch: epoch, loss, learning_rate, validation worst_class, balanced and standard,
+            multipliers λ (null where the objective has none), class_weights β, seconds.
+        multipliers: λ, priors and costs as training left them.
+        scores: on the validation split.
+        test: on the test split, where somebody has evaluated the run and wants that kept.
+        class_names: C names.
+        train_counts: (C,) training examples of each class.
+        in_channels: of the pictures, 0 for features.
+        seconds: of training.
+        extra: more to keep in the record, such as the repeat or the command.
+        folder: where it is saved, if it is.
+    """
+
+    model: nn.Module
+    spec: RunSpec
+    history: list[dict[str, Any]]
+    multipliers: ClassMultipliers
+    scores: Scores
+    class_names: tuple[str, ...]
+    train_counts: list[int]
+    in_channels: int
+    seconds: float
+    extra: dict[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+    test: Scores | None = None
+
+    @property
+    def parameters(self) -> int:
+        """The number of trainable parameters."""
+        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+
+    def record(self) -> dict[str, Any]:
+        """What the run's folder says of it, as plain values."""
+        state = self.multipliers.state_dict()
+        metrics = {"val": self.scores.as_dict()}
+        if self.test is not None:
+            metrics["test"] = self.test.as_dict()
+        return {
+            "schema": 1,
+            "name": self.folder.name if self.folder else self.spec.hash,
+            "hash": self.spec.hash,
+            "spec": self.spec.model_dump(mode="json"),
+            "metrics": metrics,
+            "history": self.history,
+            "multipliers": {k: v.tolist() if isinstance(v, torch.Tensor) else v for k, v in state.items()},
+            "class_names": list(self.class_names),
+            "train_counts": self.train_counts,
+            "in_channels": self.in_channels,
+            "parameters": self.parameters,
+            "seconds": round(self.seconds, 3),
+            **self.extra,
+            "environment": environment(str(next(self.model.parameters()).device)),
+        }
+
+    def save(self, folder: Path | str) -> Path:
+        """Writes model.safetensors and then record.json, each atomically: a folder with a record is a finished run."""
+        self.folder = Path(folder).resolve()
+        # Clones: safetensors refuses tensors that share storage or are not contiguous (channels-last weights are not).
+        tensors = {k: v.detach().cpu().clone().contiguous() for k, v in self.model.state_dict().items()}
+        with replacing(self.folder / WEIGHTS) as temporary:
+            save_file(tensors, temporary)
+        write_json(self.folder / RECORD, self.record())
+        return self.folder
+
+    @classmethod
+    def load(cls, folder: Path | str, *, model: models.ModelLike | None = None) -> Run:
+        """Reads back what `save` wrote.
+
+        Args:
+            folder: of a finished run.
+            model: the architecture, needed where the run was of a user's own module or "module:callable": a record is a
+                file, and no code is imported because a file says so.
+
+        Raises:
+            InputError: the folder holds no finished run, is damaged, or its weights do not fit the model.
+        """
+        folder = Path(folder).resolve()
+        record = read_record(folder)
+        spec = RunSpec(**record["spec"])
+        names = tuple(record["class_names"])
+        if model is None and ":" in spec.model:
+            raise InputError(f"{folder} is a run of {spec.model!r}, which is your code: pass it as model=")
+        with torch.random.fork_rng(devices=[]):
+            module = models.build(model or spec.model, num_classes=len(names), in_channels=record["in_channels"])
+        try:
+            module.load_state_dict(load_file(folder / WEIGHTS))
+        except Exception as error:
+            raise InputError(f"{folder / WEIGHTS} does not hold the weights of {spec.model!r}: {error}") from error
+        state = record["multipliers"]
+        multipliers = ClassMultipliers(
+            spec.objective, state["priors"], step_size=spec.recipe.step_size, decay=spec.recipe.decay
+        )
+        multipliers.load_state_dict({k: torch.tensor(v) if isinstance(v, list) else v for k, v in state.items()})
+        test = record["metrics"].get("test")
+        return cls(
+            model=module.to(memory_format=torch.channels_last).eval(),  # type: ignore[call-overload]
+            spec=spec,
+            history=record["history"],
+            multipliers=multipliers,
+            scores=Scores.from_dict(record["metrics"]["val"], names),
+            class_names=names,
+            train_counts=record["train_counts"],
+            in_channels=record["in_channels"],
+            seconds=record["seconds"],
+            extra={key: record[key] for key in ("repeat", "command") if key in record},
+            folder=folder,
+            test=Scores.from_dict(test, names) if test else None,
+        )
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The record of the finished run in `folder`.
+
+    Raises:
+        InputError: there is none, or it is not one of ours.
+    """
+    path = folder / RECORD
+    if not path.is_file():
+        raise InputError(f"{folder} holds no finished run ({RECORD} is missing)")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["schema"] != 1 or "spec" not in record:
+            raise InputError(f"{path} is of schema {record['schema']}, this version reads 1")
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is not a run's record: {error}") from error
+    return dict(record)
+
+
+def finished(folder: Path | str | None, spec: RunSpec) -> bool:
+    """Whether `folder` already holds the finished run of `spec`.
+
+    Raises:
+        InputError: it holds another one.
+    """
+    if folder is None or not (Path(folder) / RECORD).is_file():
+        return False
+    found = read_record(Path(folder))
+    if found["hash"] == spec.hash:
+        return True
+    differing = _differences(found["spec"], spec.model_dump(mode="json"))
+    raise InputError(
+        f"{folder} already holds another run ({found['hash']}, this one is {spec.hash}; they differ in {differing}):"
+        " choose another folder or delete that one"
+    )
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:
+    names = []
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            if inner := _differences(before, after, f"{prefix}{key}."):
+                names.append(inner)
+        elif before != after:
+            names.append(f"{prefix}{key}")
+    return ", ".join(names)

@@ -1,0 +1,73 @@
+"""What a run is: everything that decides its numbers, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from robustdistill.objectives import Objective
+from robustdistill.training.recipe import Recipe
+
+SCHEMA = 1
+
+
+class Distillation(BaseModel):
+    """Where a student's targets come from.
+
+    Attributes:
+        teacher: hash of the teacher's spec, or of its weights or predictions where it has no spec.
+        teacher_model: its name, for reading.
+        teacher_objective: its objective, where known.
+        teacher_seed: its seed, where known.
+        temperature: of the targets.
+        validation_temperature: of the teacher's validation labels, where they are used.
+        teacher_view: whether the teacher sees the view that the student sees ("same") or the clean picture.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    teacher: str
+    teacher_model: str
+    teacher_objective: str | None = None
+    teacher_seed: int | None = None
+    temperature: float
+    validation_temperature: float | None = None
+    teacher_view: Literal["same", "clean"] = "same"
+
+
+class RunSpec(BaseModel):
+    """Everything that decides a run's numbers: the same spec on the same kind of machine gives the same bits.
+
+    Where data lie, which device index or executor runs it are not in it. Threads are: one and two give different bits.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # `schema` is a method of BaseModel, hence the alias.
+    schema_version: int = SCHEMA
+    role: Literal["teacher", "student"]
+    data: dict[str, Any]
+    model: str
+    model_code: str | None = None
+    objective: str
+    method: str = "margin"
+    risk: Literal["zero-one", "cross-entropy"] = "zero-one"
+    seed: int
+    threads: int
+    recipe: Recipe
+    validation_labels: Literal["one-hot", "teacher"] = "one-hot"
+    distillation: Distillation | None = None
+
+    @field_validator("objective")
+    @classmethod
+    def _canonical(cls, value: str) -> str:
+        return str(Objective.parse(value))
+
+    @property
+    def hash(self) -> str:
+        """12 hex digits; equal for equal specs."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,153 @@
+"""What a model is trained towards: labels for a teacher, a teacher's probabilities for a student.
+
+Priors belong to the targets: π is the mean of the targets in use over the clean training pictures, whatever view a batch
+shows. Temperature is applied here, to untempered logits; student logits are never tempered.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from robustdistill.data.batches import Batch, DeviceExamples
+from robustdistill.errors import InputError
+from robustdistill.models import check_outputs
+from robustdistill.predictions import Predictions
+from robustdistill.risks import MIN_MASS
+from robustdistill.training.evaluate import logits_of
+from robustdistill.training.spec import Distillation
+
+logger = logging.getLogger(__name__)
+
+ValidationLabels = Literal["one-hot", "teacher"]
+TeacherView = Literal["same", "clean"]
+
+
+class Targets(Protocol):
+    """The targets of training batches, and of the validation examples that move the multipliers."""
+
+    validation_labels: ValidationLabels
+
+    def prepare(self, train: DeviceExamples, val: DeviceExamples) -> tuple[Tensor, Tensor]:
+        """Called once before training; returns priors (C,) and validation targets, (M,) labels or (M, C) probabilities."""
+        ...
+
+    def __call__(self, batch: Batch) -> Batch:
+        """The batch with its targets."""
+        ...
+
+    def describe(self) -> Distillation | None:
+        """What a run's spec says of the teacher; None without one."""
+        ...
+
+
+class OneHotTargets:
+    """The data's own labels."""
+
+    validation_labels: ValidationLabels = "one-hot"
+
+    def prepare(self, train: DeviceExamples, val: DeviceExamples) -> tuple[Tensor, Tensor]:
+        train.examples.require_every_class()
+        assert train.labels is not None
+        self._labels = train.labels
+        return torch.from_numpy(train.examples.class_counts).to(train.device), one_hot_validation(val)
+
+    def __call__(self, batch: Batch) -> Batch:
+        return replace(batch, targets=self._labels[batch.positions])
+
+    def describe(self) -> Distillation | None:
+        return None
+
+
+class TeacherTargets:
+    """A teacher's probabilities softmax(f^t / T), of a live module or of tables of its predictions.
+
+    Args:
+        teacher: a module, run in eval mode and left as it was, or {"train": Predictions, "val": Predictions}.
+        identity: what the student's spec says of the teacher.
+        validation_labels: "teacher" labels validation by the teacher (Algorithm 1), "one-hot" takes the true labels
+            (Algorithm 2).
+    """
+
+    def __init__(
+        self, teacher: nn.Module | dict[str, Predictions], identity: Distillation, validation_labels: ValidationLabels
+    ) -> None:
+        self.teacher, self.identity, self.validation_labels = teacher, identity, validation_labels
+
+    def prepare(self, train: DeviceExamples, val: DeviceExamples) -> tuple[Tensor, Tensor]:
+        self._stored = self._probabilities("train", train, self.identity.temperature)
+        self._live = self.teacher if isinstance(self.teacher, nn.Module) and self.identity.teacher_view == "same" else None
+        if train.views == 1:
+            self._live = None  # The only view is the clean one, whose predictions are at hand.
+        self._warn_if_useless(train)
+        if self.validation_labels == "one-hot":
+            targets = one_hot_validation(val)
+        else:
+            assert self.identity.validation_temperature is not None
+            targets = self._probabilities("val", val, self.identity.validation_temperature)
+            _warn_of_missing(targets.sum(dim=0), val)
+        return self._stored.mean(dim=0, dtype=torch.float64), targets
+
+    def __call__(self, batch: Batch) -> Batch:
+        if self._live is None:
+            return replace(batch, targets=self._stored[batch.positions])
+        with torch.no_grad():
+            logits = self._live(batch.inputs)
+        return replace(batch, targets=torch.softmax(logits.float() / self.identity.temperature, dim=1))
+
+    def describe(self) -> Distillation:
+        return self.identity
+
+    def _probabilities(self, split: str, data: DeviceExamples, temperature: float) -> Tensor:
+        """(N, C) for the clean examples of a split, float32."""
+        if isinstance(self.teacher, nn.Module):
+            self.teacher.to(data.device).eval()
+            check_outputs(self.teacher, data.batch(_first(data)).inputs, data.examples.num_classes, name="teacher")
+            return torch.softmax(logits_of(self.teacher, data) / temperature, dim=1)
+        table = self.teacher[split].match_classes(data.examples.class_names).join(data.examples.ids)
+        return torch.from_numpy(table.probabilities(temperature)).to(data.device, torch.float32)
+
+    def _warn_if_useless(self, train: DeviceExamples) -> None:
+        """Says so where the teacher's recall, averaged over the classes that are there, is near that of a coin."""
+        if train.labels is None:
+            return
+        agrees = self._stored.argmax(dim=1) == train.labels
+        by_class = torch.bincount(train.labels, weights=agrees.double()) / torch.bincount(train.labels)
+        recall = float(by_class.nanmean())
+        if recall <= 1.2 / self._stored.shape[1]:
+            logger.warning(
+                "the teacher is right on %.1f %% of a training class on average, near chance: are its predictions for"
+                " these rows, its columns in this order of classes, its pictures normalised in this way?",
+                100 * recall,
+            )
+
+
+def one_hot_validation(val: DeviceExamples) -> Tensor:
+    """The labels (M,) of validation examples; refused with the class's name where a class is missing."""
+    val.examples.require_every_class()
+    assert val.labels is not None
+    return val.labels
+
+
+def _warn_of_missing(mass: Tensor, val: DeviceExamples) -> None:
+    missing = torch.nonzero(mass < MIN_MASS).flatten().tolist()
+    if len(missing) == len(mass):
+        raise InputError(f"{val.examples.name}: the teacher puts less than one example's mass on every class")
+    if missing:
+        names = ", ".join(repr(val.examples.class_names[index]) for index in missing[:5])
+        logger.warning(
+            "the teacher puts less than one validation example's mass on %d of %d classes (%s%s): their risk is unknown"
+            " and their multipliers keep their share; one-hot validation labels would move them",
+            len(missing),
+            len(mass),
+            names,
+            ", ..." if len(missing) > 5 else "",
+        )
+
+
+def _first(data: DeviceExamples) -> Tensor:
+    return torch.arange(min(2, len(data)), device=data.device)
