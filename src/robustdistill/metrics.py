@@ -1,7 +1,8 @@
 """Accuracy by class first, everything else from it, with intervals. NumPy only.
 
-The functions take class indices and are keyword-only in `labels`, so that nobody swaps the two. A class without examples has
-recall NaN, and the worst class and the balanced accuracy are then NaN too: unknown is not zero, and nothing is dropped.
+The functions take class indices and are keyword-only in `labels`, so that nobody swaps the two. A class without
+examples has recall NaN, and the worst class and the balanced accuracy are then NaN too: unknown is not zero, and
+nothing is dropped.
 """
 
 from __future__ import annotations
@@ -65,11 +66,22 @@ class Scores:
         correct: (C,) examples of each class that were predicted right.
         counts: (C,) examples of each class.
         class_names: C names, or None.
+
+    Raises:
+        InputError: lengths differ, or a class has more correct examples than examples.
     """
 
     correct: IntArray
     counts: IntArray
     class_names: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        correct, counts = np.asarray(self.correct), np.asarray(self.counts)
+        if correct.ndim != 1 or correct.shape != counts.shape:
+            raise InputError(f"correct and counts must both be (C,), got {correct.shape} and {counts.shape}")
+        if len(bad := np.flatnonzero((correct < 0) | (correct > counts))):
+            index = bad[0]
+            raise InputError(f"correct must lie in 0..counts; class {index} has {correct[index]} of {counts[index]}")
 
     @classmethod
     def of(
@@ -120,6 +132,7 @@ class Scores:
 
     def wilson(self, level: float = 0.95) -> FloatArray:
         """(C, 2) Wilson score interval of each recall (Wilson 1927); NaN for a class without examples."""
+        _check_level(level)
         z = NormalDist().inv_cdf(0.5 + level / 2)
         n = np.where(self.counts > 0, self.counts, np.nan)
         recall = self.correct / n
@@ -133,7 +146,9 @@ class Scores:
         The minimum is taken anew in every draw, so the interval of the worst class is that of the *lowest of C noisy
         recalls*, which lies below the recall of the class that is truly worst; it is not corrected for that.
         """
-        recalls = np.random.default_rng(seed).binomial(self.counts, np.nan_to_num(self.per_class), (draws, len(self.counts)))
+        _check_level(level)
+        chances, shape = np.nan_to_num(self.per_class), (draws, len(self.counts))
+        recalls = np.random.default_rng(seed).binomial(self.counts, chances, shape)
         resampled = _ratio(recalls, np.broadcast_to(self.counts, recalls.shape))
         draws_of = {
             "worst_class": resampled.min(axis=1),
@@ -166,9 +181,15 @@ class Scores:
         )
 
 
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise InputError(f"level must lie in (0, 1), such as 0.95, got {level}")
+
+
 def _ratio(part: Any, whole: Any) -> FloatArray:
     whole = np.asarray(whole, dtype=np.float64)
-    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+    ratio: FloatArray = np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+    return ratio
 
 
 def _indices(values: npt.ArrayLike, name: str, num_classes: int) -> IntArray:

@@ -1,7 +1,7 @@
 """The multipliers λ: which classes the objective cares about now.
 
-`exponentiated_gradient` is one step of Algorithm 1-3 as a pure function; `ClassMultipliers` keeps λ, knows the priors and
-turns both into the costs that the loss takes.
+`exponentiated_gradient` is one step of Algorithm 1-3 as a pure function; `ClassMultipliers` keeps λ, knows the priors
+and turns both into the costs that the loss takes.
 """
 
 from __future__ import annotations
@@ -38,8 +38,14 @@ def exponentiated_gradient(
 
     Returns:
         (C,) float64, summing to 1.
+
+    Raises:
+        InputError: the shapes differ.
     """
-    return _log_step(weights.double().log(), risks, step_size, decay=decay, floor=floor).exp()
+    if weights.shape != risks.shape or weights.ndim != 1:
+        raise InputError(f"weights and risks must both be (C,), got {tuple(weights.shape)} and {tuple(risks.shape)}")
+    moved = _log_step(weights.double().log(), risks, step_size, decay=decay, floor=floor).exp()
+    return torch.where(risks.isnan(), weights.double(), moved)
 
 
 def _log_step(log_weights: Tensor, risks: Tensor, step_size: float, *, decay: float, floor: float) -> Tensor:
@@ -47,10 +53,10 @@ def _log_step(log_weights: Tensor, risks: Tensor, step_size: float, *, decay: fl
     known = ~risks.isnan()
     moved = (1 - decay) * log_weights + step_size * torch.where(known, risks, 0.0)
     log_share = torch.where(known, log_weights, -math.inf).logsumexp(0)
-    moved = torch.where(known, moved, -math.inf)
-    moved = torch.where(known, moved - moved.logsumexp(0) + log_share, log_weights)
-    floored = moved.clamp_min(math.log(min(floor, 1 / len(moved))))
-    return floored - floored.logsumexp(0)
+    moved = moved - torch.where(known, moved, -math.inf).logsumexp(0) + log_share
+    moved = moved.clamp_min(math.log(min(floor, 1 / len(moved))))
+    moved = moved - torch.where(known, moved, -math.inf).logsumexp(0) + log_share
+    return torch.where(known, moved, log_weights)
 
 
 class ClassMultipliers:
@@ -163,7 +169,9 @@ class ClassMultipliers:
             InputError: the state is of another objective or of other priors.
         """
         if state["objective"] != str(self.objective):
-            raise InputError(f"state is of objective '{state['objective']}', these multipliers are of '{self.objective}'")
+            raise InputError(
+                f"state is of objective '{state['objective']}', these multipliers are of '{self.objective}'"
+            )
         priors = state["priors"].to(self.priors)
         if priors.shape != self.priors.shape or not torch.allclose(priors, self.priors, rtol=1e-6, atol=0):
             raise InputError("state belongs to other priors: another data set, subset, teacher or temperature")

@@ -5,8 +5,8 @@ Every objective is the same loss with another cost vector. With class priors π,
     β     = (1 − robustness) · anchor + robustness · λ        anchor = 1/C ("balanced") or π ("standard")
     costs = β / π
 
-`standard` is (standard, 0) and costs 1 everywhere, `balanced` is (balanced, 0) and costs 1/(Cπ), `robust` is robustness 1
-and costs λ/π, and the trade-offs lie between (Eq. 1-8 of "Robust Distillation for Worst-class Performance").
+`standard` is (standard, 0) and costs 1 everywhere, `balanced` is (balanced, 0) and costs 1/(Cπ), `robust` is robustness
+1 and costs λ/π, and the trade-offs lie between (Eq. 1-8 of "Robust Distillation for Worst-class Performance").
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Objective:
             raise unknown("anchor", str(self.anchor), ["balanced", "standard"])
         if not 0.0 <= self.robustness <= 1.0:
             raise InputError(f"robustness (alpha) must lie in [0, 1], got {self.robustness}")
-        object.__setattr__(self, "robustness", float(self.robustness))
+        object.__setattr__(self, "robustness", float(self.robustness) + 0.0)  # Adding 0 turns -0.0 into 0.0.
         if self.robustness == 1.0:
             object.__setattr__(self, "anchor", "balanced")
 
@@ -72,7 +72,9 @@ class Objective:
         try:
             robustness = float(amount)
         except ValueError:
-            raise InputError(f"objective {text!r} needs a number in [0, 1] after the colon, as in '{name}:0.5'") from None
+            raise InputError(
+                f"objective {text!r} needs a number in [0, 1] after the colon, as in '{name}:0.5'"
+            ) from None
         return cls(_TRADEOFFS[name], robustness)  # type: ignore[arg-type]
 
     @property
@@ -87,7 +89,8 @@ class Objective:
             priors: π (C,), positive.
             multipliers: λ (C,) on the simplex; may be left out at robustness 0.
         """
-        return self.costs(priors, multipliers) * priors
+        weights: ArrayT = self.costs(priors, multipliers) * priors
+        return weights
 
     def costs(self, priors: ArrayT, multipliers: ArrayT | None = None) -> ArrayT:
         """β/π (C,), what the loss takes. The standard objective costs exactly 1: it never divides by an estimate.
@@ -99,15 +102,16 @@ class Objective:
         Raises:
             InputError: `multipliers` are missing where they matter.
         """
-        average = 0 * priors + 1 if self.anchor == "standard" else 1 / (len(priors) * priors)
+        average: Any = 0 * priors + 1 if self.anchor == "standard" else 1 / (len(priors) * priors)
         if not self.needs_multipliers:
-            return average
+            return average  # type: ignore[no-any-return]
         if multipliers is None:
             raise InputError(f"objective '{self}' needs multipliers, got None")
-        return (1 - self.robustness) * average + self.robustness * multipliers / priors
+        costs: ArrayT = (1 - self.robustness) * average + self.robustness * multipliers / priors
+        return costs
 
     def __str__(self) -> str:
         for name, (anchor, robustness) in _NAMES.items():
             if (self.anchor, self.robustness) == (anchor, robustness):
                 return name
-        return f"{'tradeoff' if self.anchor == 'balanced' else 'standard-tradeoff'}:{self.robustness:g}"
+        return f"{'tradeoff' if self.anchor == 'balanced' else 'standard-tradeoff'}:{self.robustness!r}"

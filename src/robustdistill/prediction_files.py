@@ -5,10 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import re
-import zipfile
-import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
@@ -108,17 +106,18 @@ def _csv_problem(message: str, header: Sequence[str]) -> str:
 
 
 def _read_parquet(path: Path, class_names: Sequence[str] | None) -> Predictions:
-    import pyarrow as pa
     from pyarrow import parquet
 
-    try:
+    with _damage_named("parquet"):
         file = parquet.ParquetFile(path)
         header = file.schema_arrow.names
-        kind, columns = _score_columns(header)
-        others = [name for name in ("id", "label", "prediction") if name in header]
+    kind, columns = _score_columns(header)
+    others = [name for name in ("id", "label", "prediction") if name in header]
+    with _damage_named("parquet"):
         table = file.read(columns=[*columns, *others])
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"not a whole parquet file ({error})") from error
+        table.validate(full=True)
+        stored = (table.schema.metadata or {}).get(_NAMES_KEY)
+        names = class_names if stored is None else [str(name) for name in json.loads(stored)]
     arrays: dict[str, npt.NDArray[Any]] = {}
     for name in (*columns, *others):
         values = table[name]
@@ -126,9 +125,16 @@ def _read_parquet(path: Path, class_names: Sequence[str] | None) -> Predictions:
             continue
         _require_all_or_none(values.is_null().to_numpy(), name)
         arrays[name] = _numbers(values, name) if name in columns else _numbers_or_text(values, name)
-    stored = (table.schema.metadata or {}).get(_NAMES_KEY)
-    names = class_names if stored is None else json.loads(stored)
     return _assemble(kind, columns, arrays, table.num_rows, names)
+
+
+@contextmanager
+def _damage_named(form: str) -> Iterator[None]:
+    """Whatever a library says about a file that is not what its ending promises becomes an InputError."""
+    try:
+        yield
+    except Exception as error:  # Arrow, NumPy, zipfile, zlib, json and the codecs have no common base.
+        raise InputError(f"not a whole {form} file ({error})") from error
 
 
 def _numbers(values: Any, name: str) -> npt.NDArray[Any]:
@@ -233,17 +239,25 @@ def _seen_names(*columns: npt.NDArray[Any] | None) -> tuple[str, ...]:
 
 
 def _class_indices(values: npt.NDArray[Any], names: Sequence[str], column: str) -> IntArray:
-    """Indices (N,) from class names, or else from numbers. Whether they lie in range is checked with the other values."""
+    """Indices (N,) from class names, or else from numbers. Whether they are in range is checked later."""
     index_of = {name: index for index, name in enumerate(names)}
     unique, first_rows, inverse = np.unique(values, return_index=True, return_inverse=True)
     texts = [str(value) for value in unique.tolist()]
     if all(text in index_of for text in texts):
         indices = [index_of[text] for text in texts]
     else:
-        for text, row in zip(texts, first_rows.tolist(), strict=True):
-            if not _WHOLE.fullmatch(text):
-                problem = unknown("class", text, names) if text not in index_of else "a name among indices"
-                raise InputError(f"column {column!r}, row {row}: {problem}")
+        rows = dict(zip(texts, first_rows.tolist(), strict=True))
+        neither = [text for text in texts if text not in index_of and not _WHOLE.fullmatch(text)]
+        if neither:
+            first = min(neither, key=rows.__getitem__)
+            raise InputError(f"column {column!r}, row {rows[first]}: {unknown('class', first, names)}")
+        mixed = [text for text in texts if not _WHOLE.fullmatch(text)]
+        if mixed:
+            number = next(text for text in texts if text not in index_of)
+            raise InputError(
+                f"column {column!r} must hold class names or class indices, got both: {mixed[0]!r} in row "
+                f"{rows[mixed[0]]} and {number!r} in row {rows[number]}"
+            )
         indices = [int(text) for text in texts]
     return np.array(indices, dtype=np.int64)[inverse.reshape(-1)]
 
@@ -306,28 +320,14 @@ def _read_npz(path: Path, class_names: Sequence[str] | None) -> Predictions:
 
 
 def _npz_arrays(path: Path, wanted: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
-    name = "the file"
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {}
-            for name in [name for name in wanted if name in archive]:
+    with _damage_named("npz"), path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        arrays = {}
+        for name in (name for name in wanted if name in archive):
+            try:
                 arrays[name] = archive[name]
-            return arrays
-    except (
-        ValueError,
-        OSError,
-        EOFError,
-        KeyError,
-        AttributeError,
-        TypeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        if "allow_pickle" in str(error) and name != "the file":
-            raise InputError(
-                f"array {name!r} holds pickled objects, which are refused; save numbers or text"
-            ) from error
-        raise InputError(f"not a whole .npz file, at {name} ({error})") from error
+            except ValueError as error:
+                raise ValueError(f"array {name!r}: {error}") from error
+        return arrays
 
 
 def _write_npz(predictions: Predictions, file: BinaryIO) -> None:

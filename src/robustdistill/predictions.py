@@ -1,12 +1,13 @@
 """What a classifier said about some examples, as a table that any framework can write. Never imports torch.
 
-The reading and writing of files is in `robustdistill.prediction_files`; here are the meaning of the values and the checks.
+Files are read and written in `robustdistill.prediction_files`; here are the meaning of the values and the checks.
 """
 
 from __future__ import annotations
 
 import math
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,8 +26,8 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.floating[Any]]
 
 KINDS: tuple[Kind, ...] = ("logits", "probabilities", "classes")
-# Where a logarithm of a probability is taken, smaller ones count as this. Float32 softmax outputs reach it only where the
-# classifier is certain; the smallest normal float32 is 1.2e-38, so nothing is lost by storing tables in single precision.
+# Where a logarithm of a probability is taken, smaller ones count as this: its log, -27.6, is finite and comparable to
+# logits, and single precision holds far smaller numbers, so nothing else is lost by storing probabilities in it.
 EPSILON = 1e-12
 # How far a row of probabilities may be from 1 in sum: room for half precision and for tables printed with four digits.
 SUM_TOLERANCE = 1e-3
@@ -47,8 +48,8 @@ class Predictions:
         labels: (N,) int64 true class indices, or None.
 
     Raises:
-        InputError: lengths or shapes do not fit; an id, a name, a label or a class index is not what is said above; a score
-            is NaN or infinite; a probability is negative, or a row of them does not sum to 1 within 1e-3.
+        InputError: lengths or shapes do not fit; an id, a name, a label or a class index is not what is said above; a
+            score is NaN or infinite; a probability is negative, or a row of them does not sum to 1 within 1e-3.
 
     >>> table = Predictions([10, 11], [[2.0, 0.0], [0.0, 1.0]], "logits", ("cat", "dog"), labels=[0, 0])
     >>> table.predicted
@@ -99,7 +100,8 @@ class Predictions:
             (row,) = _first(np.abs(sums - 1) > SUM_TOLERANCE)
             if row is not None:
                 raise InputError(
-                    f"probabilities must sum to 1 (within {SUM_TOLERANCE:g}); row {row} (id {self.ids[row]}) sums to {sums[row]:.6g}"
+                    f"probabilities must sum to 1 (within {SUM_TOLERANCE:g}); row {row} (id {self.ids[row]}) "
+                    f"sums to {sums[row]:.6g}"
                 )
         return scores
 
@@ -131,6 +133,7 @@ class Predictions:
         if not (math.isfinite(temperature) and temperature > 0):
             raise InputError(f"temperature must be a positive number, got {temperature}")
         scores = self._wide_scores("probabilities")
+        temperature = max(temperature, float(np.finfo(scores.dtype).tiny))  # a smaller one would be 0 in this dtype
         top = scores.max(axis=1, keepdims=True)
         # The largest score is taken off before T comes in, so that no T > 0 and no logit overflows the exponential.
         with np.errstate(over="ignore", under="ignore"):
@@ -171,8 +174,8 @@ class Predictions:
         if wanted.dtype.kind != self.ids.dtype.kind:
             kinds = {"i": "numbers", "U": "text"}
             raise InputError(
-                f"ids to join must be {kinds[self.ids.dtype.kind]}, as those of the predictions (such as {self.ids[0]!r}), "
-                f"got {kinds[wanted.dtype.kind]}"
+                f"ids to join must be {kinds[self.ids.dtype.kind]}, as those of the predictions "
+                f"(such as {self.ids[0]!r}), got {kinds[wanted.dtype.kind]}"
             )
         _check_unique(wanted)
         order = np.argsort(self.ids)
@@ -181,7 +184,8 @@ class Predictions:
         absent = wanted[self.ids[positions] != wanted]
         if len(absent):
             raise InputError(
-                f"predictions must cover every id; {len(absent)} of {len(wanted)} have no row: {_listed(absent.tolist())}"
+                f"predictions must cover every id; {len(absent)} of {len(wanted)} have no row: "
+                f"{_listed(absent.tolist())}"
             )
         labels = None if self.labels is None else self.labels[positions]
         return replace(self, ids=wanted, scores=self.scores[positions], labels=labels)
@@ -231,8 +235,8 @@ class Predictions:
 
         Args:
             path: the file; its ending says the format.
-            class_names: C names, whose order the result gets. Needed where a file of predicted classes does not show all
-                of them (.csv); where a file's own names are just the positions 0..C-1, they are replaced by these.
+            class_names: C names, whose order the result gets. Needed where a file of predicted classes does not show
+                all of them (.csv); where a file's own names are just the positions 0..C-1, they are replaced by these.
 
         Raises:
             InputError: the file is absent, damaged or of another format, or a value in it is not as the class says; the
@@ -245,8 +249,8 @@ class Predictions:
     def write(self, path: str | Path) -> Path:
         """Writes a .csv, .parquet or .npz file that `read` gives back, in one step: nobody sees half a file.
 
-        .parquet and .npz keep the dtype of the scores. In .csv they are written as float64, exactly; the names of classes
-        that are neither predicted nor a label are lost there where `kind` is "classes".
+        .parquet and .npz keep the dtype of the scores. In .csv they are written as float64, exactly; text ids that are
+        all whole numbers come back as numbers; and where `kind` is "classes", names that do not occur are lost.
 
         Raises:
             InputError: the ending is none of these.
@@ -261,7 +265,8 @@ def _checked_names(class_names: Sequence[str]) -> tuple[str, ...]:
     if isinstance(class_names, str) or len(names) < 2:
         raise InputError(f"class names must be a list of at least two, got {class_names!r}")
     if len(set(names)) != len(names):
-        raise InputError(f"class names must be distinct; {_repeated(list(names))!r} occurs more than once")
+        repeated = [name for name, count in Counter(names).items() if count > 1]
+        raise InputError(f"class names must be distinct; {_listed(repeated)} occurs more than once")
     for name in names:
         # Control characters and lone surrogates do not survive every file format.
         if not name or any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
@@ -295,10 +300,6 @@ def _check_unique(ids: npt.NDArray[Any]) -> None:
     repeated = values[counts > 1]
     if len(repeated):
         raise InputError(f"ids must be unique; {len(repeated)} occur more than once: {_listed(repeated.tolist())}")
-
-
-def _repeated(values: list[str]) -> str:
-    return next(value for value in values if values.count(value) > 1)
 
 
 def _listed(values: Sequence[Any], most: int = 5) -> str:

@@ -1,4 +1,4 @@
-"""How badly each class does: the measurement that moves the multipliers, kept apart from the loss that is differentiated.
+"""How badly each class does: what moves the multipliers, kept apart from the loss that is differentiated.
 
 A risk is a ratio of two sums over examples, so `Risks` keeps the sums: they add over batches and over processes.
 """
@@ -31,6 +31,8 @@ class Risks:
     counts: Tensor
 
     def __add__(self, other: Risks) -> Risks:
+        if self.sums.shape != other.sums.shape:
+            raise InputError(f"risks must be over one set of classes, got {len(self.sums)} and {len(other.sums)}")
         return Risks(self.sums + other.sums, self.counts + other.counts)
 
     @property
@@ -49,8 +51,8 @@ def class_risks(
 ) -> Risks:
     """The risk of each class: R_j = Σ p_j(x) ℓ(j, f(x)) / Σ p_j(x) (Algorithms 1 and 2, Eq. 10).
 
-    With labels this is the mean loss on the examples of class j; with a teacher's probabilities each example counts towards
-    every class by its probability.
+    With labels this is the mean loss on the examples of class j; with a teacher's probabilities each example counts
+    towards every class by its probability.
 
     Args:
         logits: f (B, C).
@@ -70,6 +72,8 @@ def class_risks(
         raise InputError(
             f"logits must be (B, C) and targets (B,) or (B, C), got {tuple(logits.shape)} and {tuple(targets.shape)}"
         )
+    if targets.ndim == 1 and targets.is_floating_point():
+        raise InputError(f"targets of shape (B,) must be integer labels, got {targets.dtype}")
     losses = _losses(logits.detach(), loss)
     if targets.ndim == 2:
         targets = targets.double()
@@ -86,10 +90,10 @@ def class_risks(
 
 
 def _losses(logits: Tensor, loss: str) -> Tensor:
-    """ℓ(j, f(x)) for every class j, (B, C)."""
+    """ℓ(j, f(x)) for every class j, (B, C); NaN where logits are not finite: overflow must not pass for skill."""
     if loss == "zero-one":
-        predicted = logits.argmax(dim=1, keepdim=True)
-        return torch.ones_like(logits, dtype=torch.float32).scatter_(1, predicted, 0.0)
+        losses = torch.ones_like(logits, dtype=torch.float32).scatter_(1, logits.argmax(dim=1, keepdim=True), 0.0)
+        return torch.where(logits.isfinite().all(dim=1, keepdim=True), losses, torch.nan)
     if loss == "cross-entropy":
         return -torch.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), dim=1)
     raise unknown("risk loss", loss, ["zero-one", "cross-entropy"])

@@ -1,7 +1,8 @@
 """Examples on a device, and training batches made there: shuffled, cut and mirrored in one indexing, then normalised.
 
 The augmentation has finitely many outcomes, so a batch says which *view* of each example it shows: a number below
-`Preprocessing.views`. Order and views of an epoch depend on (seed, epoch) alone: not on the device, and not on what ran before.
+`Preprocessing.views`. Order and views of an
+epoch depend on (seed, epoch) alone: not on the device, and not on what ran before.
 """
 
 from __future__ import annotations
@@ -94,8 +95,8 @@ class DeviceExamples:
         """Shuffled, augmented batches that cover every example once.
 
         Args:
-            batch_size: examples in an optimiser step, over all processes together. The last batch may be smaller; one of a
-                single example is joined to the one before, since batch norm cannot take it.
+            batch_size: examples in an optimiser step, over all processes together. The last batch may be smaller; one
+                of a single example is joined to the one before, since batch norm cannot take it.
             seed: of the run.
             epoch: counted from 0.
             rank: this process; it gets every `processes`-th example of each batch.
@@ -112,12 +113,12 @@ class DeviceExamples:
         """Unaugmented batches in order, of all examples or of those at `positions` (M,)."""
         if positions is None:
             positions = torch.arange(len(self), device=self.device)
-        for chunk in positions.split(batch_size):
-            yield self.batch(chunk)
+        for start in range(0, len(positions), batch_size):
+            yield self.batch(positions[start : start + batch_size])
 
 
 def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
-    """(start, stop) of each batch of an epoch of `count` examples; no batch holds a single example unless count is 1."""
+    """(start, stop) of each batch of an epoch; no batch holds a single example unless `count` is 1."""
     starts = list(range(0, count, batch_size))
     if len(starts) > 1 and count - starts[-1] == 1:
         starts.pop()

@@ -32,7 +32,7 @@ def decode(content: bytes, where: str, size: tuple[int, int] | None = None) -> n
             if size is not None and plain.size != size[::-1]:
                 plain = plain.resize(size[::-1], Image.Resampling.BILINEAR)
             pixels = np.asarray(plain)
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, TypeError, EOFError, Image.DecompressionBombError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{where}: not a readable picture ({error})") from error

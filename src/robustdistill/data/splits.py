@@ -89,7 +89,8 @@ class Examples:
         if outside.any():
             row = int(np.flatnonzero(outside)[0])
             raise InputError(
-                f"{self.name}: labels must lie in 0..{self.num_classes - 1}; row {row} (id {self.ids[row]}) has {labels[row]}"
+                f"{self.name}: labels must lie in 0..{self.num_classes - 1};"
+                f" row {row} (id {self.ids[row]}) has {labels[row]}"
             )
 
     def __len__(self) -> int:

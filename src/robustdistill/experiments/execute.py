@@ -173,7 +173,7 @@ def load_data(source: DataSource) -> Splits:
 
 
 def default_workers() -> int:
-    """As many as cores this process may use: runs of one thread each are faster side by side than one with all threads."""
+    """One for each core this process may use: runs of one thread side by side beat one run with all threads."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -19,7 +19,17 @@ from robustdistill.models.convnet import convnet
 
 ModelLike = str | nn.Module | Callable[..., nn.Module]
 
-_EXAMPLES = ["resnet8", "resnet14", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110", "convnet-8", "convnet-32"]
+_EXAMPLES = [
+    "resnet8",
+    "resnet14",
+    "resnet20",
+    "resnet32",
+    "resnet44",
+    "resnet56",
+    "resnet110",
+    "convnet-8",
+    "convnet-32",
+]
 
 
 def build(model: ModelLike, *, num_classes: int, in_channels: int) -> nn.Module:
@@ -57,10 +67,12 @@ def describe(model: ModelLike) -> str:
 
 
 def code_version(model: ModelLike) -> str | None:
-    """12 hex digits over the source of a user's own model, so that a change of its code is another run; None for ours."""
+    """12 hex digits over the source of a user's own model, so that changed code is another run; None for ours."""
     if isinstance(model, str) and ":" not in model:
         return None
-    target = import_callable(model) if isinstance(model, str) else type(model) if isinstance(model, nn.Module) else model
+    target = (
+        import_callable(model) if isinstance(model, str) else type(model) if isinstance(model, nn.Module) else model
+    )
     try:
         return hashlib.sha256(inspect.getsource(target).encode()).hexdigest()[:12]
     except (OSError, TypeError):  # Built at run time, or not written in Python: it has no source to hash.

@@ -1,7 +1,7 @@
 """Everything that moves during training, in one file that is replaced atomically at the end of an epoch.
 
-Order and augmentation of an epoch are drawn from (seed, epoch), so no sampler has a state; torch's generator is kept for
-models that draw from it, such as those with dropout.
+Order and augmentation of an epoch are drawn from (seed, epoch), so no sampler has a state; torch's generator is kept
+for models that draw from it, such as those with dropout.
 """
 
 from __future__ import annotations

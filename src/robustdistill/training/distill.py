@@ -108,7 +108,9 @@ def _teacher(teacher: Teacher, train: Examples) -> tuple[nn.Module | dict[str, P
     """The teacher as a module or tables, and what a spec says of it."""
     if isinstance(teacher, Run):
         if teacher.class_names != train.class_names:
-            raise InputError(f"the teacher was trained on classes {teacher.class_names}, the data have {train.class_names}")
+            raise InputError(
+                f"the teacher was trained on classes {teacher.class_names}, the data have {train.class_names}"
+            )
         spec = teacher.spec
         return teacher.model, {
             "teacher": spec.hash,
@@ -118,11 +120,15 @@ def _teacher(teacher: Teacher, train: Examples) -> tuple[nn.Module | dict[str, P
         }
     if isinstance(teacher, dict):
         if set(teacher) != {"train", "val"} or not all(isinstance(table, Predictions) for table in teacher.values()):
-            raise InputError(f"teacher tables must be {{'train': Predictions, 'val': Predictions}}, got {sorted(teacher)}")
+            raise InputError(
+                f"teacher tables must be {{'train': Predictions, 'val': Predictions}}, got {sorted(teacher)}"
+            )
         scores = [teacher[split].scores for split in ("train", "val")]
         return teacher, {"teacher": _digest(*(s.tobytes() for s in scores)), "teacher_model": "predictions"}
     name = models.describe(teacher)
-    module = models.build(teacher, num_classes=train.num_classes, in_channels=0) if isinstance(teacher, str) else teacher
+    module = (
+        models.build(teacher, num_classes=train.num_classes, in_channels=0) if isinstance(teacher, str) else teacher
+    )
     if not isinstance(module, nn.Module):
         raise InputError(f"teacher must be a Run, a module, 'module:callable' or tables, got {type(teacher).__name__}")
     weights = (value.detach().cpu().contiguous().numpy().tobytes() for value in module.state_dict().values())

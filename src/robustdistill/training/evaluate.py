@@ -48,11 +48,15 @@ def predict(model: nn.Module | Run, examples: Examples, *, device: str | torch.d
     device = torch.device(device) if device is not None else next(module.parameters()).device
     data = DeviceExamples(examples, device)
     module.to(device)
-    check_outputs(module, data.batch(torch.arange(min(2, len(data)), device=device)).inputs, examples.num_classes, name="model")
+    check_outputs(
+        module, data.batch(torch.arange(min(2, len(data)), device=device)).inputs, examples.num_classes, name="model"
+    )
     logits = logits_of(module, data).cpu().numpy()
     if not np.isfinite(logits).all():
         row = int(np.flatnonzero(~np.isfinite(logits).all(axis=1))[0])
-        raise InputError(f"the model's logits must be finite; {examples.name} row {row} (id {examples.ids[row]}) is not")
+        raise InputError(
+            f"the model's logits must be finite; {examples.name} row {row} (id {examples.ids[row]}) is not"
+        )
     return Predictions(
         ids=examples.ids, scores=logits, kind="logits", class_names=examples.class_names, labels=examples.labels
     )

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT_SECONDS = 10.0  # Between two checkpoints at least: what a crash can cost, besides the epoch that it interrupts.
+CHECKPOINT_SECONDS = (
+    10.0  # Between two checkpoints at least: what a crash can cost, besides the epoch that it interrupts.
+)
 
 
 def fit(
@@ -193,7 +195,12 @@ def fit(
 
 
 def _validation_risks(
-    model: nn.Module, val: DeviceExamples, targets: Tensor, positions: Tensor | None, risk: RiskLoss, accelerator: Accelerator
+    model: nn.Module,
+    val: DeviceExamples,
+    targets: Tensor,
+    positions: Tensor | None,
+    risk: RiskLoss,
+    accelerator: Accelerator,
 ) -> Risks:
     """The risks of all validation examples or of those at `positions`, each process measuring its share of them."""
     rank, processes = accelerator.process_index, accelerator.num_processes
@@ -253,8 +260,8 @@ def _warn_of_runaway(multipliers: ClassMultipliers, class_names: tuple[str, ...]
     share, index = (float(value) for value in multipliers.weights.max(dim=0))
     if share > 0.9:
         logger.warning(
-            "one multiplier holds %.0f %% of the weight (class %r): its error has not answered for long; lower step_size"
-            " (now %g), or set decay (such as 0.05) to bound how far multipliers part",
+            "one multiplier holds %.0f %% of the weight (class %r): its error has not answered for long;"
+            " lower step_size (now %g), or set decay (such as 0.05) to bound how far multipliers part",
             100 * share,
             class_names[int(index)],
             multipliers.step_size,
@@ -304,7 +311,8 @@ def _spec(
 
 
 def _accelerator() -> Accelerator:
-    # Imported here: accelerate takes a second, and `robustdistill.fit` should resolve as fast as torch does. Precision is
+    # Imported here: accelerate takes a second, and `robustdistill.fit` should resolve as fast as torch does. Precision
+    # is
     # not given to it, because accelerate fixes it once per process and fits in one process may differ.
     from accelerate import Accelerator
 
@@ -313,7 +321,7 @@ def _accelerator() -> Accelerator:
 
 @contextmanager
 def _isolated(seed: int, threads: int) -> Iterator[None]:
-    """Seeds torch and sets its threads for the block, and puts both back, so that fits in one process are independent."""
+    """Seeds torch and sets its threads for the block, then puts both back: fits in one process are independent."""
     before = torch.get_num_threads()
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -33,20 +33,20 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = "custom"
-    epochs: int = Field(30, ge=1)
-    batch_size: int = Field(128, ge=1)
-    learning_rate: float = Field(0.1, gt=0, allow_inf_nan=False)
-    momentum: float = Field(0.9, ge=0, lt=1)
+    epochs: int = Field(default=30, ge=1)
+    batch_size: int = Field(default=128, ge=1)
+    learning_rate: float = Field(default=0.1, gt=0, allow_inf_nan=False)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = False
-    weight_decay: float = Field(1e-4, ge=0, allow_inf_nan=False)
+    weight_decay: float = Field(default=1e-4, ge=0, allow_inf_nan=False)
     schedule: Literal["steps", "cosine"] = "steps"
-    warmup_epochs: int = Field(0, ge=0)
+    warmup_epochs: int = Field(default=0, ge=0)
     milestones: tuple[int, ...] = ()
-    drop: float = Field(0.1, gt=0, le=1)
-    every: int = Field(32, ge=1)
-    step_size: float = Field(0.1, ge=0, allow_inf_nan=False)
-    decay: float = Field(0.0, ge=0, lt=1)
-    validation_sample: int | None = Field(None, ge=1)
+    drop: float = Field(default=0.1, gt=0, le=1)
+    every: int = Field(default=32, ge=1)
+    step_size: float = Field(default=0.1, ge=0, allow_inf_nan=False)
+    decay: float = Field(default=0.0, ge=0, lt=1)
+    validation_sample: int | None = Field(default=None, ge=1)
     precision: Literal["float32", "bfloat16"] = "float32"
 
     @model_validator(mode="after")

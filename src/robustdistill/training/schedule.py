@@ -10,8 +10,8 @@ from robustdistill.training.recipe import Recipe
 def learning_rate(recipe: Recipe, epoch: int) -> float:
     """The rate at which `epoch`, counted from 0, is trained.
 
-    Epoch i of the warm-up runs at (i + 1) / warmup_epochs of the base rate; a drop applies once its milestone's epochs are
-    completed; cosine annealing starts where the warm-up ends.
+    Epoch i of the warm-up runs at (i + 1) / warmup_epochs of the base rate; a drop applies once its milestone's epochs
+    are completed; cosine annealing starts where the warm-up ends.
 
     >>> recipe = Recipe(epochs=10, learning_rate=1.0, warmup_epochs=2, milestones=(5,))
     >>> [learning_rate(recipe, epoch) for epoch in (0, 1, 4, 5)]

@@ -1,7 +1,7 @@
 """What a model is trained towards: labels for a teacher, a teacher's probabilities for a student.
 
-Priors belong to the targets: π is the mean of the targets in use over the clean training pictures, whatever view a batch
-shows. Temperature is applied here, to untempered logits; student logits are never tempered.
+Priors belong to the targets: π is the mean of the targets in use over the clean training pictures, whatever view a
+batch shows. Temperature is applied here, to untempered logits; student logits are never tempered.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Targets(Protocol):
     validation_labels: ValidationLabels
 
     def prepare(self, train: DeviceExamples, val: DeviceExamples) -> tuple[Tensor, Tensor]:
-        """Called once before training; returns priors (C,) and validation targets, (M,) labels or (M, C) probabilities."""
+        """Priors (C,) and validation targets, (M,) labels or (M, C) probabilities. Called once, before training."""
         ...
 
     def __call__(self, batch: Batch) -> Batch:
@@ -80,7 +80,9 @@ class TeacherTargets:
 
     def prepare(self, train: DeviceExamples, val: DeviceExamples) -> tuple[Tensor, Tensor]:
         self._stored = self._probabilities("train", train, self.identity.temperature)
-        self._live = self.teacher if isinstance(self.teacher, nn.Module) and self.identity.teacher_view == "same" else None
+        self._live = (
+            self.teacher if isinstance(self.teacher, nn.Module) and self.identity.teacher_view == "same" else None
+        )
         if train.views == 1:
             self._live = None  # The only view is the clean one, whose predictions are at hand.
         self._warn_if_useless(train)

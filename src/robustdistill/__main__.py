@@ -1,0 +1,5 @@
+"""`python -m robustdistill`."""
+
+from robustdistill.cli import main
+
+main()

@@ -1,0 +1,267 @@
+"""The journal: every finished run has a `record.json` in its folder, and the journal is a scan for these files.
+
+There is no index that could disagree with the folders. A record appears in one step, by a rename, so a folder without
+one is a run that has not finished.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import pandas as pd
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from robustdistill.errors import InputError
+from robustdistill.files import replacing
+from robustdistill.metrics import Scores
+from robustdistill.objectives import Objective
+
+RECORD_NAME = "record.json"
+
+# JSON has no NaN, and a class without examples has no recall: null in the file, NaN in memory.
+Number = Annotated[float, BeforeValidator(lambda value: float("nan") if value is None else value)]
+Count = Annotated[int, Field(ge=0)]
+# Equal objectives get equal strings, so that "tradeoff:1" is counted as a repeat of "robust".
+ObjectiveName = Annotated[str, AfterValidator(lambda text: str(Objective.parse(text)))]
+
+
+class _Part(BaseModel):
+    """Fields that are not named here are kept, so that a later version's record survives a round trip."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
+
+
+class SplitMetrics(_Part):
+    """What a run got right on one split: (C,) counts, and fractions in [0, 1]."""
+
+    correct: list[Count]
+    counts: list[Count]
+    worst_class: Number
+    balanced: Number
+    standard: Number
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(self.correct) != len(self.counts):
+            raise ValueError(f"{len(self.correct)} entries in correct but {len(self.counts)} in counts")
+        if any(right > count for right, count in zip(self.correct, self.counts, strict=True)):
+            raise ValueError("a class has more correct examples than examples")
+        return self
+
+    @property
+    def scores(self) -> Scores:
+        """The same counts with everything that can be computed from them."""
+        return Scores.from_dict({"correct": self.correct, "counts": self.counts})
+
+
+class Metrics(_Part):
+    """Validation, and test once the run was evaluated on it."""
+
+    val: SplitMetrics | None = None
+    test: SplitMetrics | None = None
+
+
+class Epoch(_Part):
+    """One line of a run's history; accuracies are on validation, `multipliers` is λ (C,), `class_weights` is β (C,)."""
+
+    epoch: Count
+    loss: Number
+    learning_rate: Number | None = None
+    worst_class: Number
+    balanced: Number
+    standard: Number
+    multipliers: list[Number] | None = None
+    class_weights: list[Number] | None = None
+    seconds: Number | None = None
+
+
+class Data(_Part):
+    """Which examples: the catalogue name, its seeds, and the fingerprints of what was trained and validated on."""
+
+    name: str
+    split_seed: int | None = None
+    subset_seed: int | None = None
+    train: str | None = None
+    val: str | None = None
+
+
+class Distillation(_Part):
+    """Where a student's targets came from. A teacher given as tables of predictions has no model or objective here."""
+
+    teacher: str | None = None
+    teacher_model: str | None = None
+    teacher_objective: ObjectiveName | None = None
+    teacher_seed: int | None = None
+    temperature: float
+    validation_temperature: float | None = None
+    teacher_view: str | None = None
+
+
+class Spec(_Part):
+    """What was asked for: everything that determines a run's numbers."""
+
+    role: Literal["teacher", "student"]
+    data: Data
+    model: str
+    objective: ObjectiveName
+    method: str = "margin"
+    risk: str | None = None
+    seed: int | None = None
+    threads: int | None = None
+    recipe: dict[str, Any] = Field(default_factory=dict)
+    validation_labels: str = "one-hot"
+    distillation: Distillation | None = None
+
+    @model_validator(mode="after")
+    def _distilled(self) -> Self:
+        if (self.role == "student") != (self.distillation is not None):
+            raise ValueError("a student has a distillation, a teacher has null")
+        return self
+
+
+class Record(_Part):
+    """One finished run. `path` is the folder that it was read from and is not part of the file."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    name: str
+    hash: str
+    spec: Spec
+    metrics: Metrics
+    history: list[Epoch] = Field(default_factory=list)
+    class_names: list[str]
+    train_counts: list[Count]
+    parameters: int | None = None
+    seconds: Number | None = None
+    repeat: int = 0
+    command: str | None = None
+    environment: dict[str, Any] = Field(default_factory=dict)
+    path: Path | None = Field(default=None, exclude=True)
+
+    @model_validator(mode="after")
+    def _one_class_list(self) -> Self:
+        classes = len(self.class_names)
+        lengths = {"train_counts": len(self.train_counts)}
+        for split, metrics in (("val", self.metrics.val), ("test", self.metrics.test)):
+            if metrics is not None:
+                lengths[f"metrics.{split}.counts"] = len(metrics.counts)
+        for line in self.history:
+            if line.multipliers is not None:
+                lengths[f"history, epoch {line.epoch}, multipliers"] = len(line.multipliers)
+        for where, length in lengths.items():
+            if length != classes:
+                raise ValueError(f"{classes} class_names but {length} entries in {where}")
+        return self
+
+
+def scan(root: str | Path) -> list[Record]:
+    """The records below `root`, in the order of their paths.
+
+    A file that is torn, or JSON of another kind, is left out with a warning that names it. Of two records with the same
+    spec hash (a copied folder) one is kept, so that a copy never counts as a repeat: the one evaluated on test if only
+    one is.
+
+    Raises:
+        InputError: `root` is not a folder.
+    """
+    folder = Path(root)
+    if not folder.is_dir():
+        raise InputError(f"root must be a folder with finished runs, and {str(folder)!r} is not a folder")
+    kept: dict[str, Record] = {}
+    for path in sorted(folder.rglob(RECORD_NAME)):
+        record = _read(path)
+        if record is None:
+            continue
+        earlier = kept.get(record.hash)
+        if earlier is None:
+            kept[record.hash] = record
+            continue
+        better = record if earlier.metrics.test is None and record.metrics.test is not None else earlier
+        kept[record.hash] = better
+        _warn(f"{path} has the same spec hash as {earlier.path} ({record.hash}); only {better.path} is used")
+    return sorted(kept.values(), key=lambda record: str(record.path))
+
+
+def write_record(folder: str | Path, record: Record | Mapping[str, Any]) -> Path:
+    """Checks a record and writes it to `folder`/record.json in one step: whoever looks sees the whole file or none.
+
+    Raises:
+        InputError: a field is missing or of the wrong kind; the message names the first.
+    """
+    checked = record if isinstance(record, Record) else _validated(record, "record")
+    content = json.loads(checked.model_dump_json(by_alias=True))
+    history = ",\n".join("  " + json.dumps(line) for line in content.pop("history"))
+    # One line a field and one an epoch: committed records stay short and their differences readable.
+    lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in content.items()]
+    text = "{\n" + ",\n".join([*lines, f' "history": [\n{history}\n ]']) + "\n}\n"
+    target = Path(folder) / RECORD_NAME
+    with replacing(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return target
+
+
+def table(records: Iterable[Record]) -> pd.DataFrame:
+    """One row a run, flat: what it was, and its validation and test accuracies as fractions in [0, 1]."""
+    return pd.DataFrame([_row(record) for record in records], columns=_COLUMNS)
+
+
+_MEASURES = ("worst_class", "balanced", "standard")
+_COLUMNS = [
+    *("name", "hash", "repeat", "role", "data", "split_seed", "subset_seed", "model", "objective", "method"),
+    *("validation_labels", "seed", "teacher_model", "teacher_objective", "teacher_seed"),
+    *("temperature", "validation_temperature", "epochs", "parameters", "seconds"),
+    *(f"{split}_{measure}" for split in ("val", "test") for measure in _MEASURES),
+    "path",
+]
+
+
+def _row(record: Record) -> dict[str, Any]:
+    spec, distilled = record.spec, record.spec.distillation
+    row: dict[str, Any] = {
+        **{key: getattr(record, key) for key in ("name", "hash", "repeat", "parameters", "seconds")},
+        **{key: getattr(spec, key) for key in ("role", "model", "objective", "method", "validation_labels", "seed")},
+        "data": spec.data.name,
+        "split_seed": spec.data.split_seed,
+        "subset_seed": spec.data.subset_seed,
+        "epochs": spec.recipe.get("epochs"),
+        "path": str(record.path) if record.path else None,
+    }
+    for key in ("teacher_model", "teacher_objective", "teacher_seed", "temperature", "validation_temperature"):
+        row[key] = getattr(distilled, key) if distilled else None
+    for split, metrics in (("val", record.metrics.val), ("test", record.metrics.test)):
+        for measure in _MEASURES:
+            row[f"{split}_{measure}"] = getattr(metrics, measure) if metrics else None
+    return row
+
+
+def _read(path: Path) -> Record | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        _warn(f"{path} could not be read and is left out (torn or not JSON?): {error}")
+        return None
+    if not isinstance(content, dict):
+        _warn(f"{path} is not a run record and is left out: expected a JSON object, got {type(content).__name__}")
+        return None
+    try:
+        return _validated({**content, "path": path.parent}, str(path))
+    except InputError as error:
+        _warn(f"left out, not a run record of this version: {error}")
+        return None
+
+
+def _validated(content: Mapping[str, Any], what: str) -> Record:
+    try:
+        return Record.model_validate(dict(content))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise InputError(f"{what}: {field + ': ' if field else ''}{first['msg']}{more}") from error
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, UserWarning, stacklevel=3)

@@ -1,0 +1,227 @@
+"""What belongs into one table, a data set and two architectures, and what things are called."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from robustdistill.errors import InputError
+from robustdistill.experiments.journal import Data, Record
+from robustdistill.experiments.select import Estimate, Group, Selection, Split, metric_name
+from robustdistill.objectives import Objective
+
+_ORDER = {"standard": 0, "balanced": 1, "robust": 2}
+_METHODS = {
+    "group_dro": "group DRO",
+    "ada_margin": "AdaMargin",
+    "ada_alpha": "AdaAlpha",
+    "logit_adjustment": "logit adjustment",
+    "ldam_drw": "LDAM-DRW",
+}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The groups of one table, all trained on one data set.
+
+    Attributes:
+        student_model: None where only teachers were trained.
+        worst: the worst metric in use, as in `select.choose`.
+        title: for people, such as "digits-lt, convnet-32 → convnet-16".
+    """
+
+    data: Data
+    teacher_model: str | None
+    student_model: str | None
+    groups: tuple[Group, ...]
+    worst: str
+    title: str
+
+    @property
+    def split(self) -> Split:
+        """Test, or validation while no run was evaluated on test."""
+        return "test" if any(group.metrics("test") for group in self.groups) else "val"
+
+    @property
+    def split_name(self) -> str:
+        return "test" if self.split == "test" else "validation"
+
+    @property
+    def teachers(self) -> list[Group]:
+        return [group for group in self.groups if group.role == "teacher"]
+
+    @property
+    def students(self) -> list[Group]:
+        return [group for group in self.groups if group.role == "student"]
+
+    @property
+    def records(self) -> list[Record]:
+        return [record for group in self.groups for record in group.records]
+
+    @property
+    def class_names(self) -> list[str]:
+        return self.groups[0].records[0].class_names
+
+    @property
+    def train_counts(self) -> list[int]:
+        return self.groups[0].records[0].train_counts
+
+    @property
+    def plain(self) -> Group | None:
+        """Plain distillation: a standard student of a standard teacher."""
+        return self._best([g for g in self.students if _plain(g) and g.teacher_objective == "standard"])
+
+    @property
+    def best_robust(self) -> Group | None:
+        """The student that gives the worst class a weight and is best by *validation*."""
+        return self._best([group for group in self.students if group.robust])
+
+    def teacher(self, objective: str) -> Group | None:
+        """The teacher with this objective, of the teacher's architecture."""
+        found = [g for g in self.teachers if g.objective == objective and g.model == self.teacher_model]
+        return self._best([group for group in found if group.method == "margin"])
+
+    def estimate(self, group: Group, metric: str | None = None) -> Estimate | None:
+        """Of the panel's worst metric unless told, on the panel's split."""
+        return group.estimate(metric or self.worst, self.split)
+
+    def _best(self, groups: Sequence[Group]) -> Group | None:
+        def on_validation(group: Group) -> float:
+            found = group.estimate(self.worst, "val")
+            return found.mean if found and found.mean == found.mean else -1.0
+
+        return max(groups, key=on_validation, default=None)
+
+
+def panels(selection: Selection) -> list[Panel]:
+    """The tables that a selection fills, by data set and architectures.
+
+    A model trained without distillation joins every panel in which its architecture is the teacher's or the student's.
+
+    Raises:
+        InputError: runs on data of one name and seed disagree about the classes.
+    """
+    by_data: dict[str, list[Group]] = defaultdict(list)
+    for group in selection.groups:
+        by_data[_data_key(group)].append(group)
+    result = []
+    for groups in by_data.values():
+        _one_class_list(groups)
+        pairs = sorted({(g.teacher_model, g.model) for g in groups if g.role == "student"}, key=str)
+        undistilled = [group for group in groups if group.role == "teacher"]
+        alone = sorted({group.model for group in undistilled} - {name for pair in pairs for name in pair if name})
+        for teacher, student in [*pairs, *((model, None) for model in alone)]:
+            members = [g for g in groups if g.role == "student" and (g.teacher_model, g.model) == (teacher, student)]
+            members += [group for group in undistilled if group.model in (teacher, student)]
+            members.sort(key=_order)
+            data = members[0].records[0].spec.data
+            title = f"{data.name}, {' → '.join(name for name in (teacher or 'given predictions', student) if name)}"
+            result.append(Panel(data, teacher, student, tuple(members), selection.worst, title))
+    return _distinct_titles(result)
+
+
+def objective_order(objective: str) -> tuple[int, float, str]:
+    """Sorts standard, balanced, robust, then the trade-offs by their α."""
+    amount = objective.partition(":")[2]
+    return _ORDER.get(objective, 3), float(amount) if amount else 0.0, objective
+
+
+def objective_name(objective: str | None) -> str:
+    """ "tradeoff:0.5" -> "trade-off α = 0.5", for people."""
+    if objective is None:
+        return "given predictions"
+    if objective in _ORDER:
+        return objective
+    parsed = Objective.parse(objective)
+    return f"{'trade-off' if parsed.anchor == 'balanced' else 'standard trade-off'} α = {parsed.robustness:g}"
+
+
+def method_name(method: str) -> str:
+    """A method's published name."""
+    return _METHODS.get(method, method)
+
+
+def row_name(group: Group, panel: Panel) -> str:
+    """The label of the table row that a group belongs to."""
+    method = "" if group.method == "margin" else method_name(group.method)
+    if group.role == "teacher":
+        if group.model != panel.teacher_model:
+            return f"{f'{method}, student' if method else 'Student'}’s architecture (no distillation)"
+        return f"{method or 'Teacher'} (no distillation)"
+    labels = {"teacher": "teacher validation labels", "one-hot": "one-hot validation labels"}
+    suffix = f" ({labels.get(group.validation_labels, group.validation_labels)})" if group.validation_labels else ""
+    return f"{f'{method}, student' if method else 'Student'}: {objective_name(group.objective)}{suffix}"
+
+
+def pair_name(group: Group) -> str:
+    """One group in running text, such as "robust teacher → standard student"."""
+    method = "" if group.method == "margin" else f", {method_name(group.method)}"
+    if group.role == "teacher":
+        return f"{objective_name(group.objective)} teacher{method}"
+    labels = f" ({group.validation_labels} validation labels)" if group.validation_labels else ""
+    teacher = (
+        "given predictions" if group.teacher_objective is None else f"{objective_name(group.teacher_objective)} teacher"
+    )
+    return f"{teacher} → {objective_name(group.objective)} student{labels}{method}"
+
+
+def earlier_method(group: Group) -> bool:
+    """Whether this is Narasimhan & Menon (2021): standard teacher, robust student, one-hot validation labels."""
+    student = group.role == "student" and group.method == "margin" and group.objective == "robust"
+    return student and group.teacher_objective == "standard" and group.validation_labels == "one-hot"
+
+
+def worst_name(panel: Panel) -> str:
+    """ "Worst-class accuracy", or "worst-10 accuracy"."""
+    return metric_name(panel.worst)
+
+
+def percent(fraction: float | None, digits: int = 1) -> str:
+    """A fraction in [0, 1] in percent and without the sign; an undefined one as a dash."""
+    return "–" if fraction is None or fraction != fraction else f"{100 * fraction:.{digits}f}"
+
+
+def plus_minus(estimate: Estimate | None, digits: int = 1) -> str:
+    """ "71.2 ± 0.9" in percent; without ± for a single repeat."""
+    if estimate is None:
+        return "–"
+    error = "" if estimate.error is None else f" ± {percent(estimate.error, digits)}"
+    return percent(estimate.mean, digits) + error
+
+
+def _order(group: Group) -> tuple[Any, ...]:
+    teacher, own = objective_order(group.teacher_objective or "~"), objective_order(group.objective)
+    labels = {None: 0, "teacher": 1, "one-hot": 2}.get(group.validation_labels, 3)
+    return group.role != "teacher", group.method != "margin", group.method, teacher, own, labels
+
+
+def _plain(group: Group) -> bool:
+    return group.objective == "standard" and group.method == "margin"
+
+
+def _data_key(group: Group) -> str:
+    return repr(sorted(group.records[0].spec.data.model_dump(exclude={"train", "val"}).items(), key=str))
+
+
+def _one_class_list(groups: Sequence[Group]) -> None:
+    first = groups[0].records[0]
+    for record in (record for group in groups for record in group.records):
+        if record.class_names != first.class_names:
+            raise InputError(
+                f"runs on {first.spec.data.name!r} must have one list of classes; {record.name} has "
+                f"{len(record.class_names)} ({record.class_names[0]!r} first), {first.name} has "
+                f"{len(first.class_names)} ({first.class_names[0]!r} first)"
+            )
+
+
+def _distinct_titles(found: list[Panel]) -> list[Panel]:
+    titles = [panel.title for panel in found]
+    result = []
+    for panel in found:
+        seeds = panel.data.model_dump(exclude={"name", "train", "val"}, exclude_none=True)
+        detail = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in seeds.items())
+        title = f"{panel.title} ({detail})" if titles.count(panel.title) > 1 and detail else panel.title
+        result.append(Panel(panel.data, panel.teacher_model, panel.student_model, panel.groups, panel.worst, title))
+    return sorted(result, key=lambda panel: panel.title)

@@ -1,0 +1,409 @@
+"""The figures of a report. Each function returns a Figure, or None where the runs that it shows do not exist.
+
+Figures are drawn without pyplot, so nothing global is opened or left behind. Colours are those of Okabe & Ito (2008),
+told apart by colour-blind readers, and markers or line styles say the same again.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from robustdistill.experiments.select import Group
+from robustdistill.report.panels import Panel, objective_name, objective_order, pair_name, row_name, worst_name
+
+FloatArray = npt.NDArray[np.float64]
+PlotT = TypeVar("PlotT", bound=Callable[..., Any])
+
+# The page replaces all of these by variables of its colour scheme; the first four must not be used for data.
+INK, MUTED, GRID, PAPER = "#1f2429", "#69727d", "#dde1e6", "#ffffff"
+BLUE, GREEN, VERMILLION, PURPLE, ORANGE, SKY = "#0072b2", "#009e73", "#d55e00", "#cc79a7", "#e69f00", "#56b4e9"
+
+_OBJECTIVES = {"standard": BLUE, "balanced": GREEN, "robust": VERMILLION}
+_SPARE = (PURPLE, ORANGE, SKY, "#999933", "#882255", "#44aa99")
+_MARKERS = "o^DvPX<>ph*d"
+_WIDTH = 7.2
+_STYLE: Any = {
+    "font.family": ["DejaVu Sans"],
+    "font.size": 9,
+    "text.color": INK,
+    # Class names are other people's text: a dollar sign in one must not start a formula.
+    "text.parse_math": False,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.facecolor": PAPER,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "figure.facecolor": PAPER,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "lines.linewidth": 1.6,
+    "svg.fonttype": "none",
+}
+# Beyond this many classes bars become thinner than they can be read, beyond the second even one dot a class.
+_BARS, _DOTS = 24, 120
+_LABELLED = 6
+TRACES = 6
+
+
+def _styled(function: PlotT) -> PlotT:
+    return matplotlib.rc_context(_STYLE)(function)
+
+
+@_styled
+def plane(panel: Panel) -> Figure | None:
+    """Worst-class against balanced accuracy, a point for each combination: means over repeats ± standard error.
+
+    Teachers are hollow squares. The line joins the means that no other mean beats on both axes.
+    """
+    points = []
+    for group in panel.groups:
+        x, y = panel.estimate(group, "balanced"), panel.estimate(group)
+        if x is not None and y is not None and np.isfinite([x.mean, y.mean]).all():
+            points.append((group, x, y))
+    if not points:
+        return None
+    figure = _figure(4.7)
+    axes = figure.subplots()
+    colours = _objective_colours([group.teacher_objective for group, _, _ in points])
+    kinds = list(dict.fromkeys(row_name(group, panel) for group in panel.students))
+    markers = {kind: _MARKERS[index % len(_MARKERS)] for index, kind in enumerate(kinds)}
+    front = pareto([(x.mean, y.mean) for _, x, y in points])
+    line: dict[str, Any] = {"color": MUTED, "linewidth": 1.2, "linestyle": (0, (4, 2))}
+    axes.plot(*zip(*front, strict=True), zorder=1, **line)
+    for group, x, y in points:
+        teacher = group.role == "teacher"
+        colour = colours[group.teacher_objective]
+        axes.errorbar(
+            x.mean,
+            y.mean,
+            xerr=x.error,
+            yerr=y.error,
+            color=colour,
+            marker="s" if teacher else markers[row_name(group, panel)],
+            markersize=9 if teacher else 7.5,
+            markerfacecolor=PAPER if teacher else colour,
+            markeredgecolor=colour if teacher else PAPER,
+            markeredgewidth=1.8 if teacher else 0.7,
+            elinewidth=1,
+            capsize=2,
+            linestyle="none",
+            zorder=2 if teacher else 3,
+        )
+    axes.set_xlabel(f"Balanced accuracy on {panel.split_name}")
+    axes.set_ylabel(f"{_capital(worst_name(panel))} on {panel.split_name}")
+    axes.margins(0.08)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(_percent_axis())
+    by_marker = [_marker(markers[kind], kind.removeprefix("Student: "), INK) for kind in kinds]
+    if panel.teachers:
+        by_marker.insert(0, _marker("s", "teacher itself", INK, hollow=True))
+    if len(front) > 1:
+        by_marker.append(Line2D([], [], label="Pareto front of the means", **line))
+    by_colour = [_marker("o", objective_name(name), colour) for name, colour in colours.items()]
+    figure.legend(handles=by_colour, title="Teacher (colour)", loc="outside lower left", alignment="left", ncols=1)
+    figure.legend(
+        handles=by_marker,
+        title="Student (marker)",
+        loc="outside lower right",
+        alignment="left",
+        ncols=1 if len(by_marker) < 4 else 2,
+    )
+    return figure
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points that no other beats in one coordinate without losing in the other, by the first coordinate."""
+    front: list[tuple[float, float]] = []
+    for point in sorted(set(points), reverse=True):
+        if not front or point[1] > front[-1][1]:
+            front.append(point)
+    return front[::-1]
+
+
+@_styled
+def recalls(panel: Panel) -> Figure | None:
+    """Recall of each class, head to tail, plain distillation against the best robust student, means over repeats.
+
+    Bars for few classes; a dot each, joined, for many; means of neighbours for very many.
+    """
+    shown = [(group, colour) for group, colour in compared(panel) if group.metrics(panel.split)]
+    if not shown:
+        return None
+    counts = np.array(panel.train_counts)
+    values = [mean_recall(group, panel) for group, _ in shown]
+    order = class_order(panel)
+    names = [_label(panel.class_names[index]) for index in order]
+    classes = len(order)
+    figure = _figure(3.9)
+    axes = figure.subplots()
+    labels = [pair_name(group) for group, _ in shown]
+    if classes <= _BARS:
+        width = 0.8 / len(shown)
+        for position, ((_, colour), value, label) in enumerate(zip(shown, values, labels, strict=True)):
+            offset = (position - (len(shown) - 1) / 2) * width
+            axes.bar(np.arange(classes) + offset, value[order], width * 0.94, color=colour, label=label)
+        ticks = [f"{name}\n{counts[index]:,}" for name, index in zip(names, order, strict=True)]
+        crowded = max(map(len, names)) * classes > 110
+        axes.set_xticks(
+            np.arange(classes), ticks, rotation=60 if crowded else 0, ha="right" if crowded else "center", fontsize=8
+        )
+        axes.grid(False, axis="x")
+        axes.set_xlabel("Class, and its number of training examples")
+    else:
+        _many_classes(axes, [value[order] for value in values], [colour for _, colour in shown], labels, counts[order])
+    for (_, colour), value in zip(shown, values, strict=True):
+        if np.isfinite(value).all():
+            axes.axhline(float(value.min()), color=colour, linewidth=1, linestyle=(0, (2, 2)), zorder=0.5)
+    axes.set_ylim(0, 1.0)
+    axes.set_ylabel(f"Recall on {panel.split_name}")
+    axes.yaxis.set_major_formatter(_percent_axis())
+    figure.legend(loc="outside upper left", ncols=1)
+    return figure
+
+
+def _many_classes(
+    axes: Axes, values: list[FloatArray], colours: list[str], labels: list[str], counts: npt.NDArray[np.int64]
+) -> None:
+    classes = len(counts)
+    bins = np.array_split(np.arange(classes), min(classes, _DOTS // 2 if classes > _DOTS else classes))
+    centres = np.array([members.mean() for members in bins])
+    binned = [np.array([value[members].mean() for members in bins]) for value in values]
+    if len(binned) > 1:
+        axes.vlines(centres, np.min(binned, axis=0), np.max(binned, axis=0), color=GRID, linewidth=1.4, zorder=1)
+    for value, colour, label, marker in zip(binned, colours, labels, "oD", strict=False):
+        axes.plot(centres, value, marker, color=colour, markersize=4, label=label, zorder=2)
+    ticks = np.unique(np.linspace(0, classes - 1, 9).astype(int))
+    axes.set_xticks(ticks, [f"{position + 1}\n{counts[position]:,}" for position in ticks])
+    each = (
+        f"a point is the mean of about {round(classes / len(bins))} neighbours"
+        if len(bins) < classes
+        else "a point each"
+    )
+    axes.set_xlabel(f"Class by rank, and its number of training examples ({each})")
+
+
+@_styled
+def traces(panel: Panel) -> Figure | None:
+    """The multipliers λ over epochs, a plot for the robust teacher and for each robust student; means over repeats."""
+    groups = sorted((g for g in panel.students if g.robust), key=lambda group: -_on_validation(group, panel))
+    teachers = [group for group in panel.teachers if group.robust]
+    # The best of each come first; what does not fit is left out, and the page's caption says which are shown.
+    shown = [(group, trace) for group in [*teachers[:1], *groups] if (trace := mean_multipliers(group)) is not None]
+    shown = shown[:TRACES]
+    if not shown:
+        return None
+    columns = min(2, len(shown))
+    rows = -(-len(shown) // columns)
+    figure = _figure(0.5 + 2.35 * rows)
+    grid = np.atleast_1d(figure.subplots(rows, columns, sharex=False, sharey=True)).ravel()
+    names = [_label(name) for name in panel.class_names]
+    top = max(float(trace.max()) for _, trace in shown) * 1.06
+    for axes, (group, trace) in zip(grid, shown, strict=False):
+        _trace(axes, trace, names, top)
+        axes.set_title(_wrapped(pair_name(group)), fontsize=8.5)
+        axes.set_ylim(0, top)
+    for axes in grid[len(shown) :]:
+        axes.set_visible(False)
+    figure.supylabel("Multiplier λ of the class", fontsize=9)
+    figure.supxlabel("Epoch", fontsize=9)
+    return figure
+
+
+def _trace(axes: Axes, trace: FloatArray, names: list[str], top: float) -> None:
+    epochs, classes = np.arange(1, len(trace) + 1), trace.shape[1]
+    heaviest = np.argsort(-trace[-1], kind="stable")[:_LABELLED]
+    palette = (VERMILLION, BLUE, GREEN, PURPLE, ORANGE, SKY)
+    if classes > _BARS:
+        axes.fill_between(epochs, trace.min(axis=1), trace.max(axis=1), color=GRID, linewidth=0, zorder=0.5)
+    else:
+        others = [index for index in range(classes) if index not in heaviest]
+        axes.plot(epochs, trace[:, others], color=MUTED, linewidth=0.8, alpha=0.55)
+    axes.axhline(1 / classes, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
+    positions = spread([float(trace[-1, index]) for index in heaviest], gap=0.085 * top, ceiling=top)
+    for index, colour, height in zip(heaviest, palette, positions, strict=False):
+        axes.plot(epochs, trace[:, index], color=colour)
+        axes.annotate(
+            names[index],
+            (epochs[-1], float(trace[-1, index])),
+            xytext=(1.03, height),
+            textcoords=("axes fraction", "data"),
+            color=colour,
+            fontsize=7.5,
+            va="center",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 1},
+        )
+    axes.margins(x=0.01)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+
+
+@_styled
+def curves(panel: Panel) -> Figure | None:
+    """Validation accuracy by epoch, standard against robust: worst-class, balanced; mean ± standard error."""
+    shown: list[tuple[str, FloatArray, FloatArray, str, Any]] = []
+    for group, colour, style in (
+        (panel.plain, BLUE, "-"),
+        (panel.best_robust, VERMILLION, "-"),
+        (panel.teacher("standard"), BLUE, (0, (4, 2))),
+        (panel.teacher("robust"), VERMILLION, (0, (4, 2))),
+    ):
+        if group is not None and (epochs := min(len(record.history) for record in group.records)) > 0:
+            worst, balanced = (
+                np.array([[getattr(line, key) for line in record.history[:epochs]] for record in group.records])
+                for key in ("worst_class", "balanced")
+            )
+            shown.append((pair_name(group), worst, balanced, colour, style))
+    if not shown:
+        return None
+    figure = _figure(3.7)
+    left, right = figure.subplots(1, 2, sharey=True)
+    for name, worst, balanced, colour, style in shown:
+        for axes, values in ((left, worst), (right, balanced)):
+            steps, mean = np.arange(1, values.shape[1] + 1), values.mean(axis=0)
+            axes.plot(steps, mean, color=colour, linestyle=style, label=name if axes is left else None)
+            if len(values) > 1:
+                error = values.std(axis=0, ddof=1) / np.sqrt(len(values))
+                axes.fill_between(steps, mean - error, mean + error, color=colour, alpha=0.15, linewidth=0)
+    for axes, title in ((left, "Worst-class accuracy on validation"), (right, "Balanced accuracy on validation")):
+        axes.set_title(title)
+        axes.set_xlabel("Epoch")
+        axes.set_ylim(0, 1)
+        axes.margins(x=0.01)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.yaxis.set_major_formatter(_percent_axis())
+    figure.legend(loc="outside lower left", ncols=1 if len(shown) < 3 else 2)
+    return figure
+
+
+FIGURES: dict[str, Callable[[Panel], Figure | None]] = {
+    "plane": plane,
+    "recalls": recalls,
+    "multipliers": traces,
+    "curves": curves,
+}
+
+
+def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
+    """Writes `name`.svg (text as text) and `name`.png below `folder`; the same figure gives the same bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    svg, png = folder / f"{name}.svg", folder / f"{name}.png"
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
+        # A script that the bundled font lacks is drawn by the reader's own font in the SVG.
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        svg.write_text(buffer.getvalue(), encoding="utf-8")
+        figure.savefig(png, dpi=170, metadata={"Software": None})
+    return svg, png
+
+
+def compared(panel: Panel) -> list[tuple[Group, str]]:
+    """Plain distillation and the best robust student with their colours; teachers where there is no student."""
+    plain, robust = panel.plain, panel.best_robust
+    if plain is None and robust is None:
+        plain, robust = panel.teacher("standard"), panel.teacher("robust")
+    return [(group, colour) for group, colour in ((plain, BLUE), (robust, VERMILLION)) if group is not None]
+
+
+def mean_recall(group: Group, panel: Panel) -> FloatArray:
+    """(C,) recall of each class, mean over repeats."""
+    mean: FloatArray = np.mean([metrics.scores.per_class for metrics in group.metrics(panel.split)], axis=0)
+    return mean
+
+
+def class_order(panel: Panel) -> npt.NDArray[np.intp]:
+    """(C,) class indices from the most training examples to the fewest."""
+    return np.argsort(-np.array(panel.train_counts), kind="stable")
+
+
+def mean_multipliers(group: Group) -> FloatArray | None:
+    """(epochs, C) mean of λ over repeats, cut to the shortest history; None where none was recorded."""
+    found = [[line.multipliers for line in record.history if line.multipliers is not None] for record in group.records]
+    found = [trace for trace in found if trace]
+    if not found:
+        return None
+    epochs = min(len(trace) for trace in found)
+    mean: FloatArray = np.mean([np.array(trace[:epochs], dtype=np.float64) for trace in found], axis=0)
+    return mean
+
+
+def spread(heights: Sequence[float], gap: float, ceiling: float = float("inf")) -> list[float]:
+    """The heights, moved until neighbours are `gap` apart, so that labels do not overlap; from 0 to `ceiling`.
+
+    >>> spread([0.5, 0.5], gap=0.5)
+    [0.75, 0.25]
+    """
+    order = np.argsort(-np.asarray(heights), kind="stable")
+    placed = np.array(heights, dtype=np.float64)[order]
+    for index in range(1, len(placed)):
+        placed[index] = min(placed[index], placed[index - 1] - gap)
+    placed += np.mean(np.asarray(heights)) - placed.mean()
+    placed -= max(0.0, placed.max(initial=0.0) - ceiling)
+    placed += max(0.0, -placed.min(initial=0.0))
+    result = np.empty_like(placed)
+    result[order] = placed
+    return [float(value) for value in result]
+
+
+def _figure(height: float) -> Figure:
+    return Figure(figsize=(_WIDTH, height), layout="constrained")
+
+
+def _objective_colours(objectives: Sequence[str | None]) -> dict[str | None, str]:
+    names = sorted(set(objectives), key=lambda name: objective_order(name or "~"))
+    spare = iter(_SPARE * (len(names) // len(_SPARE) + 1))
+    return {name: _OBJECTIVES[name] if name in _OBJECTIVES else next(spare) for name in names}
+
+
+def _marker(marker: str, label: str, colour: str, hollow: bool = False) -> Line2D:
+    face = PAPER if hollow else colour
+    return Line2D(
+        [], [], marker=marker, color=colour, markerfacecolor=face, linestyle="none", markersize=7, label=label
+    )
+
+
+def _on_validation(group: Group, panel: Panel) -> float:
+    found = group.estimate(panel.worst, "val")
+    return found.mean if found and found.mean == found.mean else -1.0
+
+
+def _label(text: str, longest: int = 14) -> str:
+    """A class name that fits beside a line: printable characters only, cut with an ellipsis."""
+    clean = re.sub(r"\s+", " ", "".join(c if c.isprintable() else " " for c in text)).strip() or "?"
+    return clean if len(clean) <= longest else clean[: longest - 1] + "…"
+
+
+def _wrapped(text: str) -> str:
+    return text.replace(" (", "\n(", 1)
+
+
+def _percent_axis() -> FuncFormatter:
+    return FuncFormatter(lambda value, _: f"{100 * value:.4g} %")
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
