@@ -73,7 +73,7 @@ def _check(logits: Tensor, targets: Tensor, costs: Tensor) -> None:
     if targets.is_floating_point():
         if targets.shape != logits.shape:
             raise InputError(
-                f"targets as probabilities must be of the logits' shape {tuple(logits.shape)}, got {tuple(targets.shape)}"
+                f"targets as probabilities must have shape {tuple(logits.shape)}, got {tuple(targets.shape)}"
             )
     elif targets.shape != logits.shape[:1] or targets.dtype == torch.bool:
         raise InputError(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -213,5 +214,6 @@ def test_a_report_needs_no_torch(tmp_path: Path) -> None:
     report.write(sys.argv[1], sys.argv[2])
     """
     arguments = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "runs"), str(tmp_path / "out")]
-    subprocess.run(arguments, check=True, timeout=120)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run(arguments, check=True, timeout=120, env=environment)
     assert (tmp_path / "out" / "index.html").is_file()

@@ -352,20 +352,26 @@ def mean_multipliers(group: Group) -> FloatArray | None:
 
 
 def spread(heights: Sequence[float], gap: float, ceiling: float = float("inf")) -> list[float]:
-    """The heights, moved until neighbours are `gap` apart, so that labels do not overlap; from 0 to `ceiling`.
+    """The heights, moved as little as can be until neighbours are `gap` apart, within 0 and `ceiling`.
+
+    So that labels do not overlap. In least squares: with p sorted downwards, pᵢ − pᵢ₊₁ ≥ gap says that pᵢ + i·gap never
+    grows, which is isotonic regression, solved by pooling neighbours.
 
     >>> spread([0.5, 0.5], gap=0.5)
     [0.75, 0.25]
     """
     order = np.argsort(-np.asarray(heights), kind="stable")
-    placed = np.array(heights, dtype=np.float64)[order]
-    for index in range(1, len(placed)):
-        placed[index] = min(placed[index], placed[index - 1] - gap)
-    placed += np.mean(np.asarray(heights)) - placed.mean()
-    placed -= max(0.0, placed.max(initial=0.0) - ceiling)
-    placed += max(0.0, -placed.min(initial=0.0))
-    result = np.empty_like(placed)
-    result[order] = placed
+    ramp = gap * np.arange(len(order))
+    pools: list[tuple[float, int]] = []
+    for value in np.asarray(heights, dtype=np.float64)[order] + ramp:
+        mean, size = float(value), 1
+        while pools and pools[-1][0] < mean:
+            earlier, count = pools.pop()
+            mean, size = (earlier * count + mean * size) / (count + size), count + size
+        pools.append((mean, size))
+    levels = np.concatenate([np.full(size, mean) for mean, size in pools])
+    result = np.empty(len(order))
+    result[order] = np.clip(levels, ramp[-1], max(ceiling, ramp[-1])) - ramp
     return [float(value) for value in result]
 
 

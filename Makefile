@@ -1,0 +1,42 @@
+# Each target sets up .venv by itself when that is needed. `make` alone lists them.
+
+PYTHON_IN_VENV := .venv/bin/python
+WORKERS ?= 2
+# One thread a process: the tests and the demo run in as many processes as there are cores to use.
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test lint format bench clean
+
+help: ## list the targets
+	@echo "usage: make TARGET"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "PYTHON=/path/to/python3 chooses the interpreter that .venv is made with (3.11 or newer)."
+
+venv: ## set up .venv with the pinned versions (the other targets do this themselves)
+	@sh scripts/bootstrap.sh
+
+demo: venv ## plain against robust distillation on embedded data, with a page of results (minutes, no download)
+	@.venv/bin/robustdistill demo
+
+test: venv ## run the tests
+	@$(PYTHON_IN_VENV) -m pytest -n $(WORKERS)
+
+lint: venv ## check format, style and types
+	@$(PYTHON_IN_VENV) -m ruff format --check .
+	@$(PYTHON_IN_VENV) -m ruff check .
+	@$(PYTHON_IN_VENV) -m mypy
+
+format: venv ## rewrite the sources to the project's format
+	@$(PYTHON_IN_VENV) -m ruff format .
+	@$(PYTHON_IN_VENV) -m ruff check --fix .
+
+bench: venv ## run every script in benchmarks/
+	@set -e; found=; for script in benchmarks/*.py; do \
+		if [ -f "$$script" ]; then found=1; echo "== $$script"; $(PYTHON_IN_VENV) "$$script"; fi; \
+	done; \
+	if [ -z "$$found" ]; then echo "There are no benchmarks yet (benchmarks/ has no scripts)."; fi
+
+clean: ## remove .venv, builds and caches (not runs or results)
+	@rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find src tests -type d -name __pycache__ -prune -exec rm -rf {} +
