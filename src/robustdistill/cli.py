@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from robustdistill.metrics import Scores
     from robustdistill.training.recipe import Recipe
     from robustdistill.training.run import Run
+    from robustdistill.training.spec import DataIdentity
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -151,7 +152,8 @@ def demo(
     """
     from robustdistill.experiments import execute
     from robustdistill.experiments.grid import Comparison, DataSource
-    from robustdistill.report import page
+    from robustdistill.experiments.journal import scan
+    from robustdistill.report import page, tables
 
     names = [name.strip() for name in objectives.split(",")]
     comparison = Comparison(
@@ -188,13 +190,14 @@ def demo(
     if len(failed) == len(outcomes):
         raise typer.Exit(1)
     index = page.write(out / "runs", out)
+    built = tables.build_all(scan(out / "runs"))
     if as_json:
-        _print_json(
-            {"page": str(index.resolve()), "runs": len(jobs), "failed": len(failed), "cells": page.cells(out / "runs")}
-        )
+        page_path = str(index.resolve())
+        _print_json({"page": page_path, "runs": len(jobs), "failed": len(failed), "cells": tables.cells(built)})
     else:
-        page.show(out / "runs", out_console)
-        _say(quiet, _closing(index, out, jobs[0].name, data))
+        for _, table in built:
+            out_console.print(tables.terminal(table))
+        _say(quiet, _closing(index, out, jobs[0].name))
     if failed:
         raise typer.Exit(1)
 
@@ -470,21 +473,21 @@ def _teacher(folder: str, train: Path | None, val: Path | None, model: str | Non
     if ":" in folder and not Path(folder).exists():
         return folder, {}
     run = rd.Run.load(folder, model=model)
-    return run, run.spec.data
+    return run, run.spec.data.model_dump()
 
 
-def _data_of(recorded: dict[str, Any], name: str | None, root: Path | None, no_verify: bool) -> Splits:
+def _data_of(recorded: DataIdentity, name: str | None, root: Path | None, no_verify: bool) -> Splits:
     """The data that a run was trained on, or those named instead; the run's seeds in either case."""
     splits = rd.data.load(
-        name or recorded["name"],
+        name or recorded.name,
         root=root,
-        split_seed=recorded.get("split_seed", 0),
-        subset_seed=recorded.get("subset_seed", 0),
+        split_seed=recorded.split_seed or 0,
+        subset_seed=recorded.subset_seed or 0,
         verify=not no_verify,
     )
-    if name is None and splits.val.fingerprint != recorded["val"]:
+    if name is None and splits.val.fingerprint != recorded.val:
         raise StaleStoreError(
-            f"the validation split of {recorded['name']!r} is {splits.val.fingerprint}, the run had {recorded['val']}:"
+            f"the validation split of {recorded.name!r} is {splits.val.fingerprint}, the run had {recorded.val}:"
             " the data have changed since; name them with --data to go on all the same"
         )
     return splits
@@ -553,7 +556,7 @@ def _opening(splits: Splits, teacher: str, student: str, runs: int, workers: int
     )
 
 
-def _closing(index: Path, out: Path, teacher: str, data: str) -> str:
+def _closing(index: Path, out: Path, teacher: str) -> str:
     student = f"robustdistill distill --teacher {out}/runs/{teacher} --objective tradeoff:0.5 --out runs/student"
     more = f"robustdistill evaluate {out}/runs/{teacher}"
     return f"The page: {index.resolve().as_uri()}\nTry next:\n  [bold]{student}[/bold]\n  [bold]{more}[/bold]"

@@ -29,10 +29,20 @@ def replacing(path: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: Path | str, value: Any) -> None:
-    """Writes `value` atomically; NaN becomes null, since JSON has no NaN."""
+def write_json(path: Path | str, fields: dict[str, Any]) -> None:
+    """Writes an object atomically; NaN becomes null, since JSON has no NaN.
+
+    A line for each field and each entry of a list of objects: committed records stay short, their differences readable.
+    """
+    lines = [f" {json.dumps(name)}: {_text(value)}" for name, value in plain(fields).items()]
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(plain(value), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list) and value and all(isinstance(entry, dict) for entry in value):
+        return "[\n" + ",\n".join("  " + json.dumps(entry, allow_nan=False) for entry in value) + "\n ]"
+    return json.dumps(value, allow_nan=False)
 
 
 def plain(value: Any) -> Any:

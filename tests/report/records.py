@@ -44,7 +44,7 @@ def record(
     train_counts = [max(2, int(400 * 0.02 ** (index / max(classes - 1, 1)))) for index in range(classes)]
     recipe = {"name": data, "epochs": epochs, "batch_size": 32, "learning_rate": 0.1, **(recipe or {})}
     spec: dict[str, Any] = {
-        "schema": 1,
+        "schema_version": 1,
         "role": role,
         "data": {"name": data, "split_seed": 0, "subset_seed": 0, "train": "aa11", "val": "bb22"},
         "model": student_model if role == "student" else teacher_model,

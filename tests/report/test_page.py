@@ -134,7 +134,7 @@ def test_other_people_s_text_is_escaped_everywhere(tmp_path: Path) -> None:
             )
             content["command"] = f"robustdistill train {EVIL}"
             content["environment"] = {EVIL: EVIL}
-            content["spec"]["recipe"][EVIL] = EVIL
+            content["spec"]["recipe"]["name"] = EVIL
             save(tmp_path / "runs", content)
     text, parsed = page(tmp_path)
     assert parsed.balanced

@@ -13,20 +13,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import pandas as pd
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from robustdistill.errors import InputError
-from robustdistill.files import replacing
+from robustdistill.files import write_json
 from robustdistill.metrics import Scores
-from robustdistill.objectives import Objective
+from robustdistill.training.spec import RunSpec
 
 RECORD_NAME = "record.json"
 
 # JSON has no NaN, and a class without examples has no recall: null in the file, NaN in memory.
 Number = Annotated[float, BeforeValidator(lambda value: float("nan") if value is None else value)]
 Count = Annotated[int, Field(ge=0)]
-# Equal objectives get equal strings, so that "tradeoff:1" is counted as a repeat of "robust".
-ObjectiveName = Annotated[str, AfterValidator(lambda text: str(Objective.parse(text)))]
 
 
 class _Part(BaseModel):
@@ -79,57 +77,13 @@ class Epoch(_Part):
     seconds: Number | None = None
 
 
-class Data(_Part):
-    """Which examples: the catalogue name, its seeds, and the fingerprints of what was trained and validated on."""
-
-    name: str
-    split_seed: int | None = None
-    subset_seed: int | None = None
-    train: str | None = None
-    val: str | None = None
-
-
-class Distillation(_Part):
-    """Where a student's targets came from. A teacher given as tables of predictions has no model or objective here."""
-
-    teacher: str | None = None
-    teacher_model: str | None = None
-    teacher_objective: ObjectiveName | None = None
-    teacher_seed: int | None = None
-    temperature: float
-    validation_temperature: float | None = None
-    teacher_view: str | None = None
-
-
-class Spec(_Part):
-    """What was asked for: everything that determines a run's numbers."""
-
-    role: Literal["teacher", "student"]
-    data: Data
-    model: str
-    objective: ObjectiveName
-    method: str = "margin"
-    risk: str | None = None
-    seed: int | None = None
-    threads: int | None = None
-    recipe: dict[str, Any] = Field(default_factory=dict)
-    validation_labels: str = "one-hot"
-    distillation: Distillation | None = None
-
-    @model_validator(mode="after")
-    def _distilled(self) -> Self:
-        if (self.role == "student") != (self.distillation is not None):
-            raise ValueError("a student has a distillation, a teacher has null")
-        return self
-
-
 class Record(_Part):
     """One finished run. `path` is the folder that it was read from and is not part of the file."""
 
     schema_version: Literal[1] = Field(alias="schema")
     name: str
     hash: str
-    spec: Spec
+    spec: RunSpec
     metrics: Metrics
     history: list[Epoch] = Field(default_factory=list)
     class_names: list[str]
@@ -192,14 +146,8 @@ def write_record(folder: str | Path, record: Record | Mapping[str, Any]) -> Path
         InputError: a field is missing or of the wrong kind; the message names the first.
     """
     checked = record if isinstance(record, Record) else _validated(record, "record")
-    content = json.loads(checked.model_dump_json(by_alias=True))
-    history = ",\n".join("  " + json.dumps(line) for line in content.pop("history"))
-    # One line a field and one an epoch: committed records stay short and their differences readable.
-    lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in content.items()]
-    text = "{\n" + ",\n".join([*lines, f' "history": [\n{history}\n ]']) + "\n}\n"
     target = Path(folder) / RECORD_NAME
-    with replacing(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_json(target, json.loads(checked.model_dump_json(by_alias=True)))
     return target
 
 
@@ -226,7 +174,7 @@ def _row(record: Record) -> dict[str, Any]:
         "data": spec.data.name,
         "split_seed": spec.data.split_seed,
         "subset_seed": spec.data.subset_seed,
-        "epochs": spec.recipe.get("epochs"),
+        "epochs": spec.recipe.epochs,
         "path": str(record.path) if record.path else None,
     }
     for key in ("teacher_model", "teacher_objective", "teacher_seed", "temperature", "validation_temperature"):

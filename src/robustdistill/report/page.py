@@ -294,7 +294,10 @@ def _facts(record: Record) -> dict[str, Any]:
         "model": spec.model,
         "parameters": record.parameters,
         "multipliers’ risk": spec.risk,
-        **{"recipe" if key == "name" else key.replace("_", " "): value for key, value in spec.recipe.items()},
+        **{
+            "recipe" if key == "name" else key.replace("_", " "): value
+            for key, value in spec.recipe.model_dump().items()
+        },
         "seed": spec.seed,
         "threads": spec.threads,
     }

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from robustdistill.errors import InputError
-from robustdistill.experiments.journal import Data, Record
+from robustdistill.experiments.journal import Record
 from robustdistill.experiments.select import Estimate, Group, Selection, Split, metric_name
 from robustdistill.objectives import Objective
+from robustdistill.training.spec import DataIdentity
 
 _ORDER = {"standard": 0, "balanced": 1, "robust": 2}
 _METHODS = {
@@ -32,7 +33,7 @@ class Panel:
         title: for people, such as "digits-lt, convnet-32 → convnet-16".
     """
 
-    data: Data
+    data: DataIdentity
     teacher_model: str | None
     student_model: str | None
     groups: tuple[Group, ...]

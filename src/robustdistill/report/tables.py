@@ -175,10 +175,19 @@ def csv_text(found: Sequence[tuple[Panel, ResultTable]]) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, _CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()
-    for panel, table in found:
-        for row in table.rows:
-            writer.writerows(_csv_row(panel, row.label, cell) for cell in row.cells if cell is not None)
+    writer.writerows(cells(found))
     return out.getvalue()
+
+
+def cells(found: Sequence[tuple[Panel, ResultTable]]) -> list[dict[str, Any]]:
+    """A dict for each cell of each table: the columns of the CSV."""
+    return [
+        _csv_row(panel, row.label, cell)
+        for panel, table in found
+        for row in table.rows
+        for cell in row.cells
+        if cell is not None
+    ]
 
 
 _CSV_COLUMNS = [

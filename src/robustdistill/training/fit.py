@@ -26,7 +26,7 @@ from robustdistill.training.progress import EpochProgress
 from robustdistill.training.recipe import Recipe, resolve
 from robustdistill.training.run import Run, finished
 from robustdistill.training.schedule import learning_rate
-from robustdistill.training.spec import RunSpec
+from robustdistill.training.spec import DataIdentity, RunSpec
 from robustdistill.training.step import TrainStep
 from robustdistill.training.targets import OneHotTargets, Targets
 
@@ -296,7 +296,7 @@ def _spec(
     distillation = targets.describe()
     return RunSpec(
         role="teacher" if distillation is None else "student",
-        data={**train.source, "train": train.fingerprint, "val": val.fingerprint},
+        data=DataIdentity(**{**train.source, "train": train.fingerprint, "val": val.fingerprint}),
         model=models.describe(model),
         model_code=models.code_version(model),
         objective=str(objective),

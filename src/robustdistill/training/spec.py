@@ -4,14 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 from robustdistill.objectives import Objective
 from robustdistill.training.recipe import Recipe
 
 SCHEMA = 1
+
+# Objectives of one meaning are one string, so that "tradeoff:1" is the same run as "robust".
+ObjectiveName = Annotated[str, AfterValidator(lambda text: str(Objective.parse(text)))]
+
+
+class DataIdentity(BaseModel):
+    """Which examples: the catalogue name and seeds, and fingerprints of what was trained and validated on.
+
+    A data set may add fields of its own, such as the ratio of its long tail. Where the files lie is not among them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str = "custom"
+    split_seed: int | None = None
+    subset_seed: int | None = None
+    train: str
+    val: str
 
 
 class Distillation(BaseModel):
@@ -31,7 +49,7 @@ class Distillation(BaseModel):
 
     teacher: str
     teacher_model: str
-    teacher_objective: str | None = None
+    teacher_objective: ObjectiveName | None = None
     teacher_seed: int | None = None
     temperature: float
     validation_temperature: float | None = None
@@ -46,13 +64,12 @@ class RunSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    # `schema` is a method of BaseModel, hence the alias.
     schema_version: int = SCHEMA
     role: Literal["teacher", "student"]
-    data: dict[str, Any]
+    data: DataIdentity
     model: str
     model_code: str | None = None
-    objective: str
+    objective: ObjectiveName
     method: str = "margin"
     risk: Literal["zero-one", "cross-entropy"] = "zero-one"
     seed: int
@@ -61,10 +78,11 @@ class RunSpec(BaseModel):
     validation_labels: Literal["one-hot", "teacher"] = "one-hot"
     distillation: Distillation | None = None
 
-    @field_validator("objective")
-    @classmethod
-    def _canonical(cls, value: str) -> str:
-        return str(Objective.parse(value))
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.role == "student") != (self.distillation is not None):
+            raise ValueError("a student has a distillation, a teacher has none")
+        return self
 
     @property
     def hash(self) -> str:
