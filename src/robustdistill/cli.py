@@ -153,7 +153,7 @@ def demo(
     from robustdistill.experiments import execute
     from robustdistill.experiments.grid import Comparison, DataSource
     from robustdistill.experiments.journal import scan
-    from robustdistill.report import page, tables
+    from robustdistill.report import findings, page, tables
 
     names = [name.strip() for name in objectives.split(",")]
     comparison = Comparison(
@@ -195,9 +195,11 @@ def demo(
         page_path = str(index.resolve())
         _print_json({"page": page_path, "runs": len(jobs), "failed": len(failed), "cells": tables.cells(built)})
     else:
-        for _, table in built:
+        for panel, table in built:
             out_console.print(tables.terminal(table))
-        _say(quiet, _closing(index, out, jobs[0].name))
+            _say(quiet, f"\n{_escaped(findings.finding(panel).headline)}\n")
+        last_teacher = [job.name for job in jobs if job.teacher is None][-1]
+        _say(quiet, _closing(index, out / "runs" / last_teacher))
     if failed:
         raise typer.Exit(1)
 
@@ -556,10 +558,12 @@ def _opening(splits: Splits, teacher: str, student: str, runs: int, workers: int
     )
 
 
-def _closing(index: Path, out: Path, teacher: str) -> str:
-    student = f"robustdistill distill --teacher {out}/runs/{teacher} --objective tradeoff:0.5 --out runs/student"
-    more = f"robustdistill evaluate {out}/runs/{teacher}"
-    return f"The page: {index.resolve().as_uri()}\nTry next:\n  [bold]{student}[/bold]\n  [bold]{more}[/bold]"
+def _closing(index: Path, teacher: Path) -> str:
+    student = f"robustdistill distill --teacher {teacher} --objective tradeoff:0.5"
+    return (
+        f"The page: {index.resolve().as_uri()}\n"
+        f"Try next:\n  [bold]{student}[/bold]\n  [bold]robustdistill evaluate runs/student[/bold]"
+    )
 
 
 @contextmanager
