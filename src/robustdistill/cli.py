@@ -610,7 +610,9 @@ def _interruptible(kept: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        err_console.print(f"\ninterrupted: {kept}; run the same command again to go on", highlight=False)
+        err_console.print(
+            f"\ninterrupted: {kept}; run the same command again to go on", highlight=False, soft_wrap=True
+        )
         sys.exit(130)
 
 

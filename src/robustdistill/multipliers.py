@@ -95,7 +95,7 @@ class ClassMultipliers:
         class_names: Sequence[str] | None = None,
     ) -> None:
         self.objective = Objective.parse(objective)
-        self.priors = _check_priors(torch.as_tensor(priors).double(), class_names)
+        self.priors = _check_priors(_float64(priors), class_names)
         if not (math.isfinite(step_size) and step_size >= 0):
             raise InputError(f"step_size must be finite and not negative, got {step_size}")
         if not 0 <= decay < 1:
@@ -178,6 +178,10 @@ class ClassMultipliers:
         self._log_weights = state["log_weights"].to(self._log_weights).clone()
         self._costs = None
         self.updates = int(state["updates"])
+
+
+def _float64(values: Tensor | Sequence[float]) -> Tensor:
+    return values.double() if isinstance(values, Tensor) else torch.tensor(values, dtype=torch.float64)
 
 
 def _check_priors(priors: Tensor, class_names: Sequence[str] | None) -> Tensor:

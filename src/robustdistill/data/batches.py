@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,6 +28,8 @@ class Batch:
         inputs: (B, channels, H, W) normalised float32 pictures, or (B, ...) features.
         size: examples in the optimiser step over all processes; B where there is one.
         targets: (B,) labels or (B, C) probabilities, once somebody has said what they are.
+        labels: (B,) the examples' own labels, where they have them.
+        teacher_logits: (B, C) a teacher's untempered logits, where the targets come from one.
     """
 
     positions: Tensor
@@ -34,6 +37,8 @@ class Batch:
     inputs: Tensor
     size: int
     targets: Tensor | None = None
+    labels: Tensor | None = None
+    teacher_logits: Tensor | None = None
 
 
 class DeviceExamples:
@@ -41,11 +46,15 @@ class DeviceExamples:
 
     def __init__(self, examples: Examples, device: torch.device | str = "cpu") -> None:
         self.examples, self.device = examples, torch.device(device)
-        self.labels = None if examples.labels is None else torch.from_numpy(examples.labels).to(self.device)
+        self.labels = (
+            None
+            if examples.labels is None
+            else torch.from_numpy(np.require(examples.labels, requirements=["C", "W"])).to(self.device)
+        )
         self._is_picture = examples.inputs.dtype.name == "uint8"
         self._pad = examples.preprocessing.pad if self._is_picture else 0
         self._flip = examples.preprocessing.flip and self._is_picture
-        inputs = torch.from_numpy(examples.inputs).to(self.device)
+        inputs = torch.from_numpy(np.require(examples.inputs, requirements=["C", "W"])).to(self.device)
         if self._is_picture:
             mean, std = (
                 torch.tensor(values, device=self.device)
@@ -78,7 +87,8 @@ class DeviceExamples:
         """The examples at `positions` (B,), each in its view (B,); the clean one by default."""
         if views is None:
             views = torch.full_like(positions, self.clean_view)
-        return Batch(positions, views, self._inputs_at(positions, views), size or len(positions))
+        labels = None if self.labels is None else self.labels[positions]
+        return Batch(positions, views, self._inputs_at(positions, views), size or len(positions), labels=labels)
 
     def _inputs_at(self, positions: Tensor, views: Tensor) -> Tensor:
         if not self._is_picture:
@@ -91,23 +101,40 @@ class DeviceExamples:
             pixels = torch.where(mirrored, pixels.flip(-1), pixels)
         return pixels.float().mul_(self._scale).add_(self._shift)
 
-    def epoch(self, batch_size: int, *, seed: int, epoch: int, rank: int = 0, processes: int = 1) -> Iterator[Batch]:
-        """Shuffled, augmented batches that cover every example once.
+    def epoch(
+        self,
+        batch_size: int,
+        *,
+        seed: int,
+        epoch: int,
+        class_uniform: bool = False,
+        rank: int = 0,
+        processes: int = 1,
+    ) -> Iterator[Batch]:
+        """Shuffled, augmented batches that cover every example once, or that draw every class alike.
 
         Args:
             batch_size: examples in an optimiser step, over all processes together. The last batch may be smaller; one
                 of a single example is joined to the one before, since batch norm cannot take it.
             seed: of the run.
             epoch: counted from 0.
+            class_uniform: draw as many examples as there are with replacement, each class with the same chance.
             rank: this process; it gets every `processes`-th example of each batch.
             processes: the number of processes.
         """
         generator = torch.Generator().manual_seed(_mix(seed, epoch))
-        order = torch.randperm(len(self), generator=generator).to(self.device)
+        order = (
+            self._class_uniform(generator) if class_uniform else torch.randperm(len(self), generator=generator)
+        ).to(self.device)
         views = torch.randint(self.views, (len(self),), generator=generator).to(self.device)
         for start, stop in batch_bounds(len(self), batch_size):
             positions = order[start + rank : stop : processes]
             yield self.batch(positions, views[positions] if self.views > 1 else None, size=stop - start)
+
+    def _class_uniform(self, generator: torch.Generator) -> Tensor:
+        """(N,) positions drawn with replacement, class-uniform."""
+        chances = (1.0 / self.examples.class_counts)[self.examples.require_labels()]
+        return torch.multinomial(torch.from_numpy(chances), len(self), replacement=True, generator=generator)
 
     def clean(self, batch_size: int, positions: Tensor | None = None) -> Iterator[Batch]:
         """Unaugmented batches in order, of all examples or of those at `positions` (M,)."""

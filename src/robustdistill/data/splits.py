@@ -100,6 +100,11 @@ class Examples:
     def num_classes(self) -> int:
         return len(self.class_names)
 
+    @property
+    def channels(self) -> int:
+        """Channels of the pictures; 0 for features."""
+        return int(self.inputs.shape[-1]) if self.inputs.dtype == np.uint8 else 0
+
     @cached_property
     def class_counts(self) -> IntArray:
         """(C,) the number of examples of each class.

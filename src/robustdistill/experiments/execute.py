@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from robustdistill.errors import InputError
 from robustdistill.experiments.grid import DataSource, Job
 
 if TYPE_CHECKING:
     from robustdistill.data.splits import Splits
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,14 @@ def run_all(
         on_done: called with each outcome as it comes.
 
     Raises:
+        InputError: a student's teacher is not among the jobs.
+        RuntimeError: a worker was killed; what was finished stays.
         KeyboardInterrupt: workers are stopped first; what was finished stays.
     """
+    known = set(jobs)
+    for job in jobs:
+        if job.teacher is not None and job.teacher not in known:
+            raise InputError(f"jobs must hold the teacher of each student; that of {job.name} is missing")
     if workers == 1:
         return _run_here(jobs, root, command, on_done)
     # Spawned, not forked: a forked child would inherit torch's thread pools in whatever state they are.
@@ -97,8 +109,12 @@ def _run_pooled(
                 running[pool.submit(run_job, job, root, command)] = job
         done, _ = wait(running, return_when=FIRST_COMPLETED)
         for future in done:
-            outcome = outcomes[running.pop(future)] = future.result()
-            on_done(outcome)
+            job = running.pop(future)
+            try:
+                outcomes[job] = future.result()
+            except BrokenProcessPool as error:
+                raise RuntimeError(f"the process that ran {job.name} was killed; is memory short?") from error
+            on_done(outcomes[job])
     return [outcomes[job] for job in jobs]
 
 
@@ -110,16 +126,15 @@ def _blocked(job: Job, outcomes: dict[Job, Outcome]) -> Outcome | None:
 
 def run_job(job: Job, root: Path, command: str | None = None) -> Outcome:
     """Trains one job, evaluates it on test and records both; a failure is an outcome, not an exception."""
-    from robustdistill.errors import DivergedError, InputError
     from robustdistill.training.distill import distill
     from robustdistill.training.evaluate import evaluate
     from robustdistill.training.fit import fit
     from robustdistill.training.run import Run
 
-    data = load_data(job.data)
     folder = root / job.name
     extra = {"repeat": job.repeat, "command": command}
     try:
+        data = load_data(job.data)
         if job.teacher is None:
             run = fit(
                 job.model,
@@ -153,8 +168,9 @@ def run_job(job: Job, root: Path, command: str | None = None) -> Outcome:
         if run.test is None:
             run.test = evaluate(run, data.test)
             run.save(folder)
-    except (InputError, DivergedError) as error:
-        return Outcome(job, error=str(error))
+    except Exception as error:  # A model of the user's own may raise anything, and the other runs go on.
+        logger.debug("%s failed", job.name, exc_info=True)
+        return Outcome(job, error=f"{type(error).__name__}: {error}")
     return Outcome(job, worst_class=run.scores.worst_class, balanced=run.scores.balanced)
 
 

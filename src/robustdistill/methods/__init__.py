@@ -1,56 +1,70 @@
-"""Training methods: what a method adds to the loop, one small module each."""
+"""Training methods: what a method adds to the loop, one small module each.
+
+A module of this package that defines a `Method` with a name is found by itself: adding a method touches one file.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Protocol
+import dataclasses
+import importlib
+import pkgutil
+from functools import cache
+from typing import Any
 
-from torch import Tensor
+from robustdistill.errors import InputError, unknown
+from robustdistill.methods.base import Card, Context, Method
 
-from robustdistill.data.batches import Batch
-from robustdistill.errors import unknown
-
-
-@dataclass(frozen=True)
-class Card:
-    """What a user should know of a method before choosing it.
-
-    Attributes:
-        equation: the loss of one example.
-        source: paper and place.
-        when: when to use it.
-        when_not: when not to.
-        deviations: where this differs from its source.
-    """
-
-    equation: str
-    source: str
-    when: str
-    when_not: str
-    deviations: str = "none"
+__all__ = ["Card", "Context", "Method", "get", "known", "text_of"]
 
 
-class Method(Protocol):
-    """The loss of a training step. The loop knows nothing else of it."""
+@cache
+def known() -> dict[str, type[Method]]:
+    """Every method by its name."""
+    found: dict[str, type[Method]] = {}
+    for module in pkgutil.iter_modules(__path__):
+        members = vars(importlib.import_module(f"{__name__}.{module.name}")).values()
+        found |= {
+            member.name: member
+            for member in members
+            if isinstance(member, type) and issubclass(member, Method) and vars(member).get("name")
+        }
+    return dict(sorted(found.items()))
 
-    name: ClassVar[str]
-    card: ClassVar[Card]
 
-    def loss(self, batch: Batch, outputs: Tensor, costs: Tensor) -> Tensor:
-        """(B,) losses of `outputs` (B, C) against `batch.targets`, with `costs` (C,) from the multipliers."""
-        ...
-
-
-def get(name: str) -> Method:
-    """The method called `name`.
+def get(text: str) -> Method:
+    """The method that "name" or "name:setting=value,setting=value" means, with its state at the start.
 
     Raises:
-        InputError: there is none; the nearest is suggested.
+        InputError: the method or a setting is unknown (the nearest is suggested), or a value is of the wrong kind.
     """
-    from robustdistill.methods.margin import Margin
-    from robustdistill.methods.weighted import Weighted
+    name, _, settings = text.partition(":")
+    if name not in known():
+        raise unknown("method", name, known())
+    method = known()[name]
+    fields = {field.name: field for field in dataclasses.fields(method) if field.init}
+    values: dict[str, Any] = {}
+    for part in settings.split(",") if settings else []:
+        key, equals, value = part.partition("=")
+        if key not in fields or not equals:
+            raise unknown(f"setting of method {name}", part, [f"{field}=..." for field in fields] or ["none"])
+        values[key] = _read(fields[key], value, name)
+    return method(**values)
 
-    methods: dict[str, type[Method]] = {method.name: method for method in (Margin, Weighted)}
-    if name not in methods:
-        raise unknown("method", name, methods)
-    return methods[name]()
+
+def text_of(method: Method) -> str:
+    """The shortest string that `get` reads back: settings that have their default are left out."""
+    settings = [
+        f"{field.name}={getattr(method, field.name)}"
+        for field in dataclasses.fields(method)
+        if field.init and getattr(method, field.name) != field.default
+    ]
+    return method.name + (":" + ",".join(settings) if settings else "")
+
+
+def _read(field: dataclasses.Field[Any], value: str, method: str) -> Any:
+    """A setting's value, of the kind of its default."""
+    kind: Any = type(field.default)
+    try:
+        return {"true": True, "false": False}[value.lower()] if kind is bool else kind(value)
+    except (KeyError, ValueError):
+        raise InputError(f"method {method}: {field.name} must be of kind {kind.__name__}, got {value!r}") from None

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
 from robustdistill.data.batches import Batch
 from robustdistill.losses import margin_loss
-from robustdistill.methods import Card
+from robustdistill.methods.base import Card, Method
 
 
-class Margin:
+@dataclass
+class Margin(Method):
     """The margin loss on the batch's targets: labels for a teacher, the teacher's probabilities for a student."""
 
     name: ClassVar[str] = "margin"
     card: ClassVar[Card] = Card(
+        title="Margin loss",
         equation="−Σ_y p_y log softmax_y(f − log c), c = β/π",
         source="Eq. 9 and Algorithms 1-3; margins after Menon et al. 2021, DRO after Narasimhan & Menon 2021",
         when="networks that can fit their training set, which is nearly always",

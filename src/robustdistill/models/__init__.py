@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import importlib
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from robustdistill.errors import InputError, unknown
 from robustdistill.models.cifar_resnet import cifar_resnet
 from robustdistill.models.convnet import convnet
+from robustdistill.models.imagenet_resnet import DEPTHS, imagenet_resnet
 
 ModelLike = str | nn.Module | Callable[..., nn.Module]
 
@@ -27,18 +30,25 @@ _EXAMPLES = [
     "resnet44",
     "resnet56",
     "resnet110",
+    "resnet18",
+    "resnet34",
+    "resnet18-small",
+    "resnet34-small",
     "convnet-8",
     "convnet-32",
 ]
+# Depths that ImageNet's bottleneck ResNets are known by; 50 and 152 are 6n+2 too, but nobody means those.
+_BOTTLENECK = (50, 101, 152)
 
 
 def build(model: ModelLike, *, num_classes: int, in_channels: int) -> nn.Module:
     """A freshly initialised model; initialisation draws from torch's global generator.
 
     Args:
-        model: "resnetD" (CIFAR ResNet of depth D = 6n+2), "convnet-W" (small convnet of width W), "module:callable", a
-            callable that returns a module, or a module, which is copied so that the caller's stays as it is. A callable
-            is given `num_classes` and `in_channels` where it takes them.
+        model: "resnet18" or "resnet34" (ImageNet's), the same with "-small" (3x3 stem for small pictures), "resnetD"
+            (CIFAR ResNet of depth D = 6n+2, 16 to 64 channels), "convnet-W" (small convnet of width W),
+            "module:callable", a callable that returns a module, or a module, which is copied so that the caller's stays
+            as it is. A callable is given `num_classes` and `in_channels` where it takes them.
         num_classes: C.
         in_channels: channels of the pictures.
 
@@ -48,35 +58,69 @@ def build(model: ModelLike, *, num_classes: int, in_channels: int) -> nn.Module:
     if isinstance(model, nn.Module):
         return copy.deepcopy(model)
     if not isinstance(model, str):
+        if not callable(model):
+            raise InputError(
+                f"model must be a name, 'module:callable', a factory or a module, got {type(model).__name__}"
+            )
         return _call(model, num_classes=num_classes, in_channels=in_channels)
     if ":" in model:
         return _call(import_callable(model), num_classes=num_classes, in_channels=in_channels)
-    if match := re.fullmatch(r"resnet(\d+)", model):
-        return cifar_resnet(int(match[1]), num_classes=num_classes, in_channels=in_channels)
+    if not in_channels and re.fullmatch(r"(resnet|convnet).*", model):
+        raise InputError(f"model {model!r} takes pictures, and these examples are features: pass a module of your own")
+    if match := re.fullmatch(r"resnet(\d+)(-small)?", model):
+        return _resnet(int(match[1]), bool(match[2]), model, num_classes=num_classes, in_channels=in_channels)
     if match := re.fullmatch(r"convnet(?:-(\d+))?", model):
         return convnet(int(match[1] or 32), num_classes=num_classes, in_channels=in_channels)
     raise unknown("model", model, _EXAMPLES)
+
+
+def _resnet(depth: int, small: bool, name: str, *, num_classes: int, in_channels: int) -> nn.Module:
+    """The ResNet that a name means: no depth of ImageNet's two (18, 34) is a CIFAR depth 6n+2."""
+    if depth in DEPTHS:
+        return imagenet_resnet(depth, num_classes=num_classes, in_channels=in_channels, small_stem=small)
+    if small:
+        raise unknown("model", name, _EXAMPLES)
+    if depth in _BOTTLENECK:
+        raise InputError(
+            f"{name!r} is ImageNet's bottleneck ResNet to most readers, which is not built in: write "
+            f"'torchvision.models:{name}' for it, or one of {', '.join(_EXAMPLES)}"
+        )
+    return cifar_resnet(depth, num_classes=num_classes, in_channels=in_channels)
 
 
 def describe(model: ModelLike) -> str:
     """How a run records the model: its name, or where its code lives."""
     if isinstance(model, str):
         return model
-    target = type(model) if isinstance(model, nn.Module) else model
+    target = model.func if isinstance(model, functools.partial) else model
+    if isinstance(target, nn.Module) or not callable(target):
+        target = type(target)
     return f"{target.__module__}:{getattr(target, '__qualname__', type(target).__qualname__)}"
 
 
 def code_version(model: ModelLike) -> str | None:
-    """12 hex digits over the source of a user's own model, so that changed code is another run; None for ours."""
+    """12 hex digits over what a name does not say of a user's model: its source, a module's structure and weights.
+
+    A change of any of them is another run. None for the models of this package.
+    """
     if isinstance(model, str) and ":" not in model:
         return None
-    target = (
-        import_callable(model) if isinstance(model, str) else type(model) if isinstance(model, nn.Module) else model
-    )
+    digest = hashlib.sha256()
+    if isinstance(model, nn.Module):
+        digest.update(repr(model).encode())
+        for value in model.state_dict().values():
+            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    target: Any = import_callable(model) if isinstance(model, str) else model
+    if isinstance(target, functools.partial):
+        digest.update(repr((target.args, sorted(target.keywords.items()))).encode())
+        target = target.func
+    if isinstance(target, nn.Module):
+        target = type(target)
     try:
-        return hashlib.sha256(inspect.getsource(target).encode()).hexdigest()[:12]
+        digest.update(inspect.getsource(target).encode())
     except (OSError, TypeError):  # Built at run time, or not written in Python: it has no source to hash.
-        return None
+        digest.update(describe(model).encode())
+    return digest.hexdigest()[:12]
 
 
 def import_callable(path: str) -> Callable[..., Any]:
@@ -97,17 +141,26 @@ def import_callable(path: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Puts every part of `model` in eval mode for the block, and back in the mode that it was in."""
+    modes = [(part, part.training) for part in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
 def check_outputs(model: nn.Module, inputs: Tensor, num_classes: int, *, name: str) -> None:
     """Runs `inputs` (B, ...) once without learning and refuses a model whose outputs are not (B, C) logits.
 
     Raises:
         InputError: naming what came out and what was expected.
     """
-    training = model.training
-    model.eval()
-    with torch.no_grad():
+    with evaluating(model), torch.no_grad():
         outputs = model(inputs)
-    model.train(training)
     expected = (len(inputs), num_classes)
     if not isinstance(outputs, Tensor) or tuple(outputs.shape) != expected:
         came = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
@@ -118,7 +171,13 @@ def _call(factory: Callable[..., Any], **offered: int) -> nn.Module:
     taken = inspect.signature(factory).parameters
     any_keyword = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
     arguments = {name: value for name, value in offered.items() if any_keyword or name in taken}
-    module = factory(**arguments)
+    try:
+        module = factory(**arguments)
+    except TypeError as error:
+        # torchvision's and timm's factories pass any keyword on to models that know `num_classes` only.
+        if not any_keyword or "in_channels" in taken or "in_channels" not in str(error):
+            raise
+        module = factory(num_classes=offered["num_classes"])
     if not isinstance(module, nn.Module):
         raise InputError(f"model {describe(factory)} must return an nn.Module, got {type(module).__name__}")
     return module

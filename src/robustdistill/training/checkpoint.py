@@ -1,12 +1,14 @@
 """Everything that moves during training, in one file that is replaced atomically at the end of an epoch.
 
-Order and augmentation of an epoch are drawn from (seed, epoch), so no sampler has a state; torch's generator is kept
-for models that draw from it, such as those with dropout.
+Order and augmentation of an epoch are drawn from (seed, epoch): no sampler has a state. Torch's generator is kept for
+models that draw from it, such as those with dropout.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,71 +19,111 @@ from torch import Tensor, nn
 
 from robustdistill.errors import InputError
 from robustdistill.files import replacing
+from robustdistill.methods import Method
 from robustdistill.multipliers import ClassMultipliers
+from robustdistill.training.step import TrainStep
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINT_SECONDS = 10.0  # Between two saves at least: what a crash can cost, besides the epoch that it interrupts.
 
 
-def save(
-    path: Path,
-    *,
-    spec_hash: str,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    multipliers: ClassMultipliers,
-    history: list[dict[str, Any]],
-    steps: int,
-    seconds: float,
-) -> None:
-    """Writes the state after the last epoch of `history` to `path`."""
-    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{index}/{key}": value for key, value in state.items() if isinstance(value, Tensor)}
-    dro = multipliers.state_dict()
-    tensors |= {f"multipliers/{key}": value for key, value in dro.items() if isinstance(value, Tensor)}
-    tensors["generator/cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["generator/cuda"] = torch.cuda.get_rng_state()
-    about = {
-        "spec": spec_hash,
-        "history": history,
-        "steps": steps,
-        "seconds": seconds,
-        "objective": dro["objective"],
-        "updates": dro["updates"],
-    }
-    plain = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
-    with replacing(path) as temporary:
-        save_file(plain, temporary, metadata={"robustdistill": json.dumps(about)})
+class Keeper:
+    """Saves a run's state to its folder, and puts it back.
 
+    Args:
+        folder: of the run.
+        spec_hash: identity of the run; a checkpoint of another one is refused.
+        model, optimizer, multipliers, method: whose state it is.
 
-def resume(
-    path: Path, *, spec_hash: str, model: nn.Module, optimizer: torch.optim.Optimizer, multipliers: ClassMultipliers
-) -> tuple[list[dict[str, Any]], int, float]:
-    """Puts back what `save` wrote; returns the history, the optimiser steps done and the seconds spent.
-
-    Raises:
-        InputError: the file is damaged or belongs to another run.
+    Attributes:
+        path: of the checkpoint.
+        spent: seconds of training before this process took over.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads(file.metadata()["robustdistill"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
-    except Exception as error:
-        raise InputError(f"{path} is not a checkpoint, or is damaged ({error}): delete it to start anew") from error
-    if about["spec"] != spec_hash:
-        raise InputError(f"{path} belongs to another run ({about['spec']}, not {spec_hash}): choose another folder")
-    model.load_state_dict(_below(tensors, "model/"))
-    states: dict[int, dict[str, Tensor]] = {}
-    for name, value in _below(tensors, "optimizer/").items():
-        index, _, key = name.partition("/")
-        states.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
-    multipliers.load_state_dict({**_below(tensors, "multipliers/"), **about})
-    torch.set_rng_state(tensors["generator/cpu"])
-    if "generator/cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["generator/cuda"])
-    return about["history"], about["steps"], about["seconds"]
+
+    def __init__(
+        self,
+        folder: Path | str,
+        spec_hash: str,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        multipliers: ClassMultipliers,
+        method: Method,
+    ) -> None:
+        self.path = Path(folder) / CHECKPOINT
+        self.spec_hash, self.model, self.optimizer = spec_hash, model, optimizer
+        self.multipliers, self.method = multipliers, method
+        self.spent = 0.0
+        self._start = self._last = time.perf_counter()
+
+    def save(self, history: list[dict[str, Any]], steps: int) -> None:
+        """Writes the state after the last epoch of `history`, unless the last save was a moment ago."""
+        now = time.perf_counter()
+        if now - self._last < CHECKPOINT_SECONDS:
+            return
+        tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{index}/{key}": value for key, value in state.items() if isinstance(value, Tensor)}
+        dro = self.multipliers.state_dict()
+        tensors |= {f"multipliers/{key}": value for key, value in dro.items() if isinstance(value, Tensor)}
+        tensors |= {f"method/{key}": value for key, value in self.method.state().items()}
+        tensors["generator/cpu"] = torch.get_rng_state()
+        if torch.cuda.is_available():
+            tensors["generator/cuda"] = torch.cuda.get_rng_state()
+        about = {
+            "spec": self.spec_hash,
+            "history": history,
+            "steps": steps,
+            "seconds": self.spent + now - self._start,
+            "objective": dro["objective"],
+            "updates": dro["updates"],
+        }
+        plain = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
+        with replacing(self.path) as temporary:
+            save_file(plain, temporary, metadata={"robustdistill": json.dumps(about)})
+        self._last = time.perf_counter()
+
+    def resume(self, step: TrainStep) -> list[dict[str, Any]]:
+        """Puts back what `save` wrote, the step count too; returns the history so far, empty without a checkpoint.
+
+        Raises:
+            InputError: the file is damaged or belongs to another run.
+        """
+        if not self.path.is_file():
+            return []
+        about, tensors = self._read()
+        self.model.load_state_dict(_below(tensors, "model/"))
+        states: dict[int, dict[str, Tensor]] = {}
+        for name, value in _below(tensors, "optimizer/").items():
+            index, _, key = name.partition("/")
+            states.setdefault(int(index), {})[key] = value
+        self.optimizer.load_state_dict({"state": states, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        self.multipliers.load_state_dict({**_below(tensors, "multipliers/"), **about})
+        self.method.load_state(_below(tensors, "method/"))
+        torch.set_rng_state(tensors["generator/cpu"])
+        if "generator/cuda" in tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(tensors["generator/cuda"])
+        step.count, self.spent = about["steps"], about["seconds"]
+        history: list[dict[str, Any]] = about["history"]
+        logger.info("going on from %s, after epoch %d", self.path, len(history))
+        return history
+
+    def _read(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                about = json.loads(file.metadata()["robustdistill"])
+                found = about["spec"]
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+        except Exception as error:
+            raise InputError(
+                f"{self.path} is not a checkpoint, or is damaged ({error}): delete it to start anew"
+            ) from error
+        if found != self.spec_hash:
+            raise InputError(
+                f"{self.path} belongs to another run ({found}, not {self.spec_hash}): choose another folder"
+            )
+        return about, tensors
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

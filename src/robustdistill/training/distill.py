@@ -12,6 +12,7 @@ from torch import nn
 from robustdistill import models
 from robustdistill.data.splits import Examples
 from robustdistill.errors import InputError, unknown
+from robustdistill.methods import Method
 from robustdistill.objectives import Objective
 from robustdistill.predictions import Predictions
 from robustdistill.risks import RiskLoss
@@ -37,7 +38,7 @@ def distill(
     teacher_view: TeacherView | None = None,
     recipe: Recipe | str | None = None,
     seed: int = 0,
-    method: str = "margin",
+    method: str | Method = "margin",
     risk: RiskLoss = "zero-one",
     device: str | torch.device | None = None,
     threads: int | None = None,
@@ -123,20 +124,22 @@ def _teacher(teacher: Teacher, train: Examples) -> tuple[nn.Module | dict[str, P
             raise InputError(
                 f"teacher tables must be {{'train': Predictions, 'val': Predictions}}, got {sorted(teacher)}"
             )
-        scores = [teacher[split].scores for split in ("train", "val")]
-        return teacher, {"teacher": _digest(*(s.tobytes() for s in scores)), "teacher_model": "predictions"}
-    name = models.describe(teacher)
-    module = (
-        models.build(teacher, num_classes=train.num_classes, in_channels=0) if isinstance(teacher, str) else teacher
-    )
-    if not isinstance(module, nn.Module):
+        return teacher, {"teacher": _table_digest(teacher["train"], teacher["val"]), "teacher_model": "predictions"}
+    if isinstance(teacher, str):
+        if ":" not in teacher:
+            raise InputError(f"teacher {teacher!r} has no weights: pass a Run, a module, 'module:callable' or tables")
+        with torch.random.fork_rng():
+            module = models.build(teacher, num_classes=train.num_classes, in_channels=train.channels)
+    elif isinstance(teacher, nn.Module):
+        module = teacher
+    else:
         raise InputError(f"teacher must be a Run, a module, 'module:callable' or tables, got {type(teacher).__name__}")
-    weights = (value.detach().cpu().contiguous().numpy().tobytes() for value in module.state_dict().values())
-    return module, {"teacher": _digest(*weights), "teacher_model": name}
+    return module, {"teacher": models.code_version(module), "teacher_model": models.describe(teacher)}
 
 
-def _digest(*parts: bytes) -> str:
+def _table_digest(*tables: Predictions) -> str:
     digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
+    for table in tables:
+        digest.update(repr((table.kind, table.class_names, table.scores.dtype, table.ids.tolist())).encode())
+        digest.update(table.scores.tobytes())
     return digest.hexdigest()[:12]

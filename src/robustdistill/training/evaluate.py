@@ -10,7 +10,7 @@ from robustdistill.data.batches import DeviceExamples
 from robustdistill.data.splits import Examples
 from robustdistill.errors import InputError
 from robustdistill.metrics import Scores
-from robustdistill.models import check_outputs
+from robustdistill.models import check_outputs, evaluating
 from robustdistill.predictions import Predictions
 from robustdistill.training.run import Run
 
@@ -25,12 +25,8 @@ def logits_of(model: nn.Module, data: DeviceExamples, positions: Tensor | None =
         data: the examples.
         positions: (M,) positions to take instead of all.
     """
-    training = model.training
-    model.eval()
-    with torch.inference_mode():
-        logits = torch.cat([model(batch.inputs).float() for batch in data.clean(BATCH_SIZE, positions)])
-    model.train(training)
-    return logits
+    with evaluating(model), torch.inference_mode():
+        return torch.cat([model(batch.inputs).float() for batch in data.clean(BATCH_SIZE, positions)])
 
 
 def predict(model: nn.Module | Run, examples: Examples, *, device: str | torch.device | None = None) -> Predictions:
@@ -42,10 +38,12 @@ def predict(model: nn.Module | Run, examples: Examples, *, device: str | torch.d
         device: where; by default where the model's parameters are.
 
     Raises:
-        InputError: the model's outputs are not (B, C), or are not finite.
+        InputError: the model's outputs are not (B, C), or are not finite, or a Run has other classes or another order.
     """
+    if isinstance(model, Run) and model.class_names != examples.class_names:
+        raise InputError(f"the run's classes are {model.class_names}, those of {examples.name} {examples.class_names}")
     module = model.model if isinstance(model, Run) else model
-    device = torch.device(device) if device is not None else next(module.parameters()).device
+    device = torch.device(device or next((value.device for value in module.state_dict().values()), "cpu"))
     data = DeviceExamples(examples, device)
     module.to(device)
     check_outputs(

@@ -10,34 +10,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
 
 from robustdistill import methods, models
 from robustdistill.data.batches import DeviceExamples
 from robustdistill.data.splits import Examples
-from robustdistill.errors import DivergedError, InputError
-from robustdistill.metrics import Scores
+from robustdistill.environment import environment
+from robustdistill.errors import InputError, unknown
 from robustdistill.multipliers import ClassMultipliers
 from robustdistill.objectives import Objective
-from robustdistill.risks import RiskLoss, Risks, class_risks
-from robustdistill.training import checkpoint
-from robustdistill.training.evaluate import logits_of
+from robustdistill.risks import RiskLoss
+from robustdistill.training.checkpoint import Keeper
+from robustdistill.training.history import check_loss, epoch_record, warn_of_runaway
 from robustdistill.training.progress import EpochProgress
 from robustdistill.training.recipe import Recipe, resolve
 from robustdistill.training.run import Run, finished
 from robustdistill.training.schedule import learning_rate
 from robustdistill.training.spec import DataIdentity, RunSpec
 from robustdistill.training.step import TrainStep
-from robustdistill.training.targets import OneHotTargets, Targets
+from robustdistill.training.targets import OneHotTargets, Targets, TeacherTargets
+from robustdistill.training.validation import Validation
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 logger = logging.getLogger(__name__)
-
-CHECKPOINT_SECONDS = (
-    10.0  # Between two checkpoints at least: what a crash can cost, besides the epoch that it interrupts.
-)
 
 
 def fit(
@@ -49,7 +45,7 @@ def fit(
     recipe: Recipe | str | None = None,
     seed: int = 0,
     targets: Targets | None = None,
-    method: str = "margin",
+    method: str | methods.Method = "margin",
     risk: RiskLoss = "zero-one",
     device: str | torch.device | None = None,
     threads: int | None = None,
@@ -70,7 +66,7 @@ def fit(
         recipe: optimisation settings, or the name of a recipe; by default the data set's own.
         seed: of initialisation, order and augmentation.
         targets: what to train towards; the training labels by default. `distill` passes a teacher's.
-        method: the training method, see `robustdistill.methods`.
+        method: the training method as "name" or "name:setting=value,...", or a Method; see `robustdistill.methods`.
         risk: the loss that moves the multipliers: "zero-one" (the paper's experiments) or "cross-entropy" (its theory).
         device: where to train; by default what accelerate finds.
         threads: CPU threads; part of the run's identity, since one and two give different bits. As set by default.
@@ -87,10 +83,24 @@ def fit(
         DivergedError: the loss or a risk is not finite; what to lower is said.
     """
     objective, targets = Objective.parse(objective), targets or OneHotTargets()
+    how = method if isinstance(method, methods.Method) else methods.get(method)
     recipe = resolve(recipe, train.source.get("name", ""))
     threads = threads or torch.get_num_threads()
-    _check_data(train, val)
-    spec = _spec(model, train, val, objective, recipe, seed, targets, method, risk, threads)
+    _check(train, val, objective, how, risk, targets)
+    spec = RunSpec(
+        role="teacher" if targets.describe() is None else "student",
+        data=DataIdentity(**{**train.source, "train": train.fingerprint, "val": val.fingerprint}),
+        model=models.describe(model),
+        model_code=models.code_version(model),
+        objective=str(objective),
+        method=methods.text_of(how),
+        risk=risk,
+        seed=seed,
+        threads=threads,
+        recipe=recipe,
+        validation_labels=targets.validation_labels,
+        distillation=targets.describe(),
+    )
     if out is not None and finished(out, spec):
         logger.info("%s is finished already; loaded", out)
         return Run.load(out, model=None if isinstance(model, str) and ":" not in model else model)
@@ -99,15 +109,26 @@ def fit(
         accelerator = _accelerator()
         device = torch.device(device) if device is not None else accelerator.device
         train_data, val_data = DeviceExamples(train, device), DeviceExamples(val, device)
-        in_channels = _channels(train)
-        module = models.build(model, num_classes=train.num_classes, in_channels=in_channels)
+        module = models.build(model, num_classes=train.num_classes, in_channels=train.channels)
         module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         models.check_outputs(module, next(train_data.clean(2)).inputs, train.num_classes, name=f"model {spec.model}")
+
+        if not any(parameter.requires_grad for parameter in module.parameters()):
+            raise InputError(f"model {spec.model} has no parameter that could be trained")
 
         priors, val_targets = targets.prepare(train_data, val_data)
         multipliers = ClassMultipliers(
             objective, priors, step_size=recipe.step_size, decay=recipe.decay, class_names=train.class_names
         ).to(device)
+        how.prepare(_context(how, recipe, multipliers, train_data, val_data, targets))
+        validation = Validation(
+            val_data,
+            val_targets,
+            risk=how.validation_risk or risk,
+            sample=recipe.validation_sample,
+            seed=seed,
+            accelerator=accelerator,
+        )
         optimizer = torch.optim.SGD(
             module.parameters(),
             lr=recipe.learning_rate,
@@ -116,204 +137,115 @@ def fit(
             weight_decay=recipe.weight_decay,
             foreach=True,
         )
-        history: list[dict[str, Any]] = []
-        steps, spent = 0, 0.0
-        saved = Path(out) / checkpoint.CHECKPOINT if out is not None else None
-        if saved is not None and saved.is_file():
-            history, steps, spent = checkpoint.resume(
-                saved, spec_hash=spec.hash, model=module, optimizer=optimizer, multipliers=multipliers
-            )
-            logger.info("going on from %s, after epoch %d", saved, len(history))
         step = TrainStep(
             accelerator.prepare(module) if accelerator.num_processes > 1 else module,
             optimizer,
-            methods.get(method),
+            how,
             accelerator,
             precision=recipe.precision,
             device=device,
         )
-        step.count = steps
-        last_saved = time.perf_counter()
-        start = last_saved - spent
+        keeper = Keeper(out, spec.hash, module, optimizer, multipliers, how) if out is not None else None
+        history = keeper.resume(step) if keeper is not None else []
         scores = None
+        began = time.perf_counter()
 
         with EpochProgress(recipe.epochs, done=len(history), label=f"{spec.model} {objective}", show=progress) as shown:
             for epoch in range(len(history), recipe.epochs):
-                began = time.perf_counter()
+                start = time.perf_counter()
                 rate = learning_rate(recipe, epoch)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
+                how.on_epoch(epoch)
                 module.train()
                 total = torch.zeros((), device=device)
                 for batch in train_data.epoch(
                     recipe.batch_size,
                     seed=seed,
                     epoch=epoch,
+                    class_uniform=how.class_uniform,
                     rank=accelerator.process_index,
                     processes=accelerator.num_processes,
                 ):
                     total += step(targets(batch), multipliers.costs)
-                    if objective.needs_multipliers and step.count % recipe.every == 0:
-                        draw = _draw(len(val), recipe.validation_sample, seed, multipliers.updates)
-                        multipliers.update(_validation_risks(module, val_data, val_targets, draw, risk, accelerator))
+                    if step.count % recipe.every == 0 and (objective.needs_multipliers or how.watches_validation):
+                        risks = validation.risks(module, step.count)
+                        how.on_validation(risks)
+                        if objective.needs_multipliers:
+                            multipliers.update(risks)
 
                 loss = float(accelerator.reduce(total, "sum")) / len(train)
-                _check_loss(loss, epoch, recipe, saved)
-                scores = _scores(module, val_data)
-                history.append(_epoch_record(epoch, loss, rate, scores, multipliers, time.perf_counter() - began))
+                check_loss(loss, epoch, recipe, keeper.path if keeper is not None else None)
+                scores = validation.scores(module)
+                seconds = time.perf_counter() - start
+                history.append(
+                    epoch_record(epoch, loss=loss, rate=rate, scores=scores, multipliers=multipliers, seconds=seconds)
+                )
                 shown.update(history[-1])
-                due = time.perf_counter() - last_saved > CHECKPOINT_SECONDS
-                if saved is not None and due and accelerator.is_main_process:
-                    checkpoint.save(
-                        saved,
-                        spec_hash=spec.hash,
-                        model=module,
-                        optimizer=optimizer,
-                        multipliers=multipliers,
-                        history=history,
-                        steps=step.count,
-                        seconds=time.perf_counter() - start,
-                    )
-                    last_saved = time.perf_counter()
-        _warn_of_runaway(multipliers, train.class_names)
+                if keeper is not None and accelerator.is_main_process:
+                    keeper.save(history, step.count)
+        warn_of_runaway(multipliers, train.class_names)
         run = Run(
             model=module.eval(),
             spec=spec,
             history=history,
             multipliers=multipliers,
-            scores=scores or _scores(module, val_data),
+            scores=scores or validation.scores(module),
             class_names=train.class_names,
             train_counts=[] if train.labels is None else train.class_counts.tolist(),
-            in_channels=in_channels,
-            seconds=time.perf_counter() - start,
+            in_channels=train.channels,
+            seconds=time.perf_counter() - began + (keeper.spent if keeper is not None else 0.0),
             extra=extra or {},
+            environment=environment(str(device)),
         )
-    if out is not None and saved is not None and accelerator.is_main_process:
-        run.save(out)
-        saved.unlink(missing_ok=True)
+    if keeper is not None and accelerator.is_main_process:
+        run.save(keeper.path.parent)
+        keeper.path.unlink(missing_ok=True)
     return run
 
 
-def _validation_risks(
-    model: nn.Module,
-    val: DeviceExamples,
-    targets: Tensor,
-    positions: Tensor | None,
-    risk: RiskLoss,
-    accelerator: Accelerator,
-) -> Risks:
-    """The risks of all validation examples or of those at `positions`, each process measuring its share of them."""
-    rank, processes = accelerator.process_index, accelerator.num_processes
-    if positions is None:
-        positions = torch.arange(len(val))
-    mine = positions[rank::processes].to(val.device)
-    risks = class_risks(logits_of(model, val, mine), targets[mine], loss=risk)
-    if processes == 1:
-        return risks
-    return Risks(accelerator.reduce(risks.sums, "sum"), accelerator.reduce(risks.counts, "sum"))
-
-
-def _draw(count: int, sample: int | None, seed: int, update: int) -> Tensor | None:
-    """Sorted positions of the validation examples of one update, redrawn each time; None for all of them."""
-    if sample is None or sample >= count:
-        return None
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + update)
-    return torch.randperm(count, generator=generator)[:sample].sort().values
-
-
-def _scores(model: nn.Module, val: DeviceExamples) -> Scores:
-    examples = val.examples
-    predicted = logits_of(model, val).argmax(dim=1).cpu().numpy()
-    return Scores.of(
-        predicted, labels=examples.require_labels(), num_classes=examples.num_classes, class_names=examples.class_names
-    )
-
-
-def _epoch_record(
-    epoch: int, loss: float, rate: float, scores: Scores, multipliers: ClassMultipliers, seconds: float
-) -> dict[str, Any]:
-    moving = multipliers.objective.needs_multipliers
-    return {
-        "epoch": epoch + 1,
-        "loss": loss,
-        "learning_rate": rate,
-        "worst_class": scores.worst_class,
-        "balanced": scores.balanced,
-        "standard": scores.standard,
-        "multipliers": multipliers.weights.tolist() if moving else None,
-        "class_weights": multipliers.class_weights.tolist(),
-        "seconds": round(seconds, 3),
-    }
-
-
-def _check_loss(loss: float, epoch: int, recipe: Recipe, saved: Path | None) -> None:
-    if loss - loss == 0:
-        return
-    kept = f"; the state after epoch {epoch} is kept in {saved}" if saved is not None and epoch > 0 else ""
-    raise DivergedError(
-        f"training diverged: the mean loss of epoch {epoch + 1} is {loss}; lower learning_rate (now"
-        f" {recipe.learning_rate:g}), or lengthen warmup_epochs (now {recipe.warmup_epochs}){kept}"
-    )
-
-
-def _warn_of_runaway(multipliers: ClassMultipliers, class_names: tuple[str, ...]) -> None:
-    share, index = (float(value) for value in multipliers.weights.max(dim=0))
-    if share > 0.9:
-        logger.warning(
-            "one multiplier holds %.0f %% of the weight (class %r): its error has not answered for long;"
-            " lower step_size (now %g), or set decay (such as 0.05) to bound how far multipliers part",
-            100 * share,
-            class_names[int(index)],
-            multipliers.step_size,
-        )
-
-
-def _check_data(train: Examples, val: Examples) -> None:
+def _check(
+    train: Examples, val: Examples, objective: Objective, method: methods.Method, risk: str, targets: Targets
+) -> None:
     if train.class_names != val.class_names:
         raise InputError(f"train and val must have the same classes, got {train.class_names} and {val.class_names}")
     for split in (train, val):
         if len(split) < 2:
             raise InputError(f"{split.name} must have at least 2 examples, got {len(split)}")
     val.require_every_class()
+    if risk not in ("zero-one", "cross-entropy"):
+        raise unknown("risk", str(risk), ["zero-one", "cross-entropy"])
+    if not method.uses_costs and objective != Objective("standard", 0.0):
+        raise InputError(f"method {method.name!r} has its own objective: leave this at 'standard', got '{objective}'")
+    if method.needs_teacher and targets.describe() is None:
+        raise InputError(f"method {method.name!r} needs a teacher: use distill")
+    if method.needs_labels or method.class_uniform:
+        train.require_every_class()
 
 
-def _channels(examples: Examples) -> int:
-    return int(examples.inputs.shape[-1]) if examples.inputs.dtype.name == "uint8" else 0
-
-
-def _spec(
-    model: models.ModelLike,
-    train: Examples,
-    val: Examples,
-    objective: Objective,
+def _context(
+    method: methods.Method,
     recipe: Recipe,
-    seed: int,
+    multipliers: ClassMultipliers,
+    train: DeviceExamples,
+    val: DeviceExamples,
     targets: Targets,
-    method: str,
-    risk: RiskLoss,
-    threads: int,
-) -> RunSpec:
-    distillation = targets.describe()
-    return RunSpec(
-        role="teacher" if distillation is None else "student",
-        data=DataIdentity(**{**train.source, "train": train.fingerprint, "val": val.fingerprint}),
-        model=models.describe(model),
-        model_code=models.code_version(model),
-        objective=str(objective),
-        method=methods.get(method).name,
-        risk=risk,
-        seed=seed,
-        threads=threads,
-        recipe=recipe,
-        validation_labels=targets.validation_labels,
-        distillation=distillation,
+) -> methods.Context:
+    teacher = targets if method.needs_teacher and isinstance(targets, TeacherTargets) else None
+    return methods.Context(
+        epochs=recipe.epochs,
+        class_counts=None if train.labels is None else torch.bincount(train.labels, minlength=len(multipliers.priors)),
+        priors=multipliers.priors,
+        val_labels=val.labels,
+        train_labels=train.labels,
+        teacher_val=teacher.probabilities("val", val) if teacher else None,
+        teacher_train=teacher.probabilities("train", train) if teacher else None,
     )
 
 
 def _accelerator() -> Accelerator:
     # Imported here: accelerate takes a second, and `robustdistill.fit` should resolve as fast as torch does. Precision
-    # is
-    # not given to it, because accelerate fixes it once per process and fits in one process may differ.
+    # is not given to it, because accelerate fixes that once per process and fits in one process may differ.
     from accelerate import Accelerator
 
     return Accelerator()

@@ -39,6 +39,7 @@ class Run:
         in_channels: of the pictures, 0 for features.
         seconds: of training.
         extra: more to keep in the record, such as the repeat or the command.
+        environment: versions, hardware and date of the training.
         folder: where it is saved, if it is.
     """
 
@@ -52,6 +53,7 @@ class Run:
     in_channels: int
     seconds: float
     extra: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=environment)
     folder: Path | None = None
     test: Scores | None = None
 
@@ -80,7 +82,7 @@ class Run:
             "parameters": self.parameters,
             "seconds": round(self.seconds, 3),
             **self.extra,
-            "environment": environment(str(next(self.model.parameters()).device)),
+            "environment": self.environment,
         }
 
     def save(self, folder: Path | str) -> Path:
@@ -107,36 +109,50 @@ class Run:
         """
         folder = Path(folder).resolve()
         record = read_record(folder)
-        spec = RunSpec(**record["spec"])
-        names = tuple(record["class_names"])
+        try:
+            spec, names = RunSpec(**record["spec"]), tuple(record["class_names"])
+            state = {k: _float64(v) for k, v in record["multipliers"].items()}
+            multipliers = ClassMultipliers(
+                spec.objective, state["priors"], step_size=spec.recipe.step_size, decay=spec.recipe.decay
+            )
+            multipliers.load_state_dict(state)
+            metrics = {split: Scores.from_dict(values, names) for split, values in record["metrics"].items()}
+            kept = {key: record[key] for key in _KEPT}
+            in_channels, scores = record["in_channels"], metrics["val"]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{folder / RECORD} is damaged: {type(error).__name__} {error}") from error
         if model is None and ":" in spec.model:
             raise InputError(f"{folder} is a run of {spec.model!r}, which is your code: pass it as model=")
         with torch.random.fork_rng(devices=[]):
-            module = models.build(model or spec.model, num_classes=len(names), in_channels=record["in_channels"])
+            module = models.build(model or spec.model, num_classes=len(names), in_channels=in_channels)
         try:
             module.load_state_dict(load_file(folder / WEIGHTS))
         except Exception as error:
             raise InputError(f"{folder / WEIGHTS} does not hold the weights of {spec.model!r}: {error}") from error
-        state = record["multipliers"]
-        multipliers = ClassMultipliers(
-            spec.objective, state["priors"], step_size=spec.recipe.step_size, decay=spec.recipe.decay
-        )
-        multipliers.load_state_dict({k: torch.tensor(v) if isinstance(v, list) else v for k, v in state.items()})
-        test = record["metrics"].get("test")
         return cls(
             model=module.to(memory_format=torch.channels_last).eval(),  # type: ignore[call-overload]
             spec=spec,
-            history=record["history"],
             multipliers=multipliers,
-            scores=Scores.from_dict(record["metrics"]["val"], names),
+            scores=scores,
             class_names=names,
-            train_counts=record["train_counts"],
-            in_channels=record["in_channels"],
-            seconds=record["seconds"],
-            extra={key: record[key] for key in ("repeat", "command") if key in record},
+            in_channels=in_channels,
+            **kept,
+            extra={key: value for key, value in record.items() if key not in _FIELDS},
             folder=folder,
-            test=Scores.from_dict(test, names) if test else None,
+            test=metrics.get("test"),
         )
+
+
+def _float64(value: Any) -> Any:
+    return torch.tensor(value, dtype=torch.float64) if isinstance(value, list) else value
+
+
+# What `load` takes over as it is, and every field of a record that is not a user's own.
+_KEPT = ("history", "train_counts", "seconds", "environment")
+_FIELDS = (
+    *("schema", "name", "hash", "spec", "metrics", "multipliers", "class_names", "in_channels", "parameters"),
+    *_KEPT,
+)
 
 
 def read_record(folder: Path) -> dict[str, Any]:

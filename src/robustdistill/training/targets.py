@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from robustdistill.data.batches import Batch, DeviceExamples
 from robustdistill.errors import InputError
-from robustdistill.models import check_outputs
+from robustdistill.models import check_outputs, evaluating
 from robustdistill.predictions import Predictions
 from robustdistill.risks import MIN_MASS
 from robustdistill.training.evaluate import logits_of
@@ -79,53 +79,64 @@ class TeacherTargets:
         self.teacher, self.identity, self.validation_labels = teacher, identity, validation_labels
 
     def prepare(self, train: DeviceExamples, val: DeviceExamples) -> tuple[Tensor, Tensor]:
-        self._stored = self._probabilities("train", train, self.identity.temperature)
+        self._logits = self._predict("train", train)
+        probabilities = self._tempered(self._logits)
         self._live = (
             self.teacher if isinstance(self.teacher, nn.Module) and self.identity.teacher_view == "same" else None
         )
         if train.views == 1:
             self._live = None  # The only view is the clean one, whose predictions are at hand.
-        self._warn_if_useless(train)
+        _warn_if_useless(probabilities, train)
         if self.validation_labels == "one-hot":
             targets = one_hot_validation(val)
         else:
             assert self.identity.validation_temperature is not None
-            targets = self._probabilities("val", val, self.identity.validation_temperature)
+            targets = torch.softmax(self._predict("val", val) / self.identity.validation_temperature, dim=1)
             _warn_of_missing(targets.sum(dim=0), val)
-        return self._stored.mean(dim=0, dtype=torch.float64), targets
+        return probabilities.mean(dim=0, dtype=torch.float64), targets
 
     def __call__(self, batch: Batch) -> Batch:
         if self._live is None:
-            return replace(batch, targets=self._stored[batch.positions])
-        with torch.no_grad():
-            logits = self._live(batch.inputs)
-        return replace(batch, targets=torch.softmax(logits.float() / self.identity.temperature, dim=1))
+            logits = self._logits[batch.positions]
+        else:
+            with evaluating(self._live), torch.no_grad():
+                logits = self._live(batch.inputs).float()
+        return replace(batch, targets=self._tempered(logits), teacher_logits=logits)
 
     def describe(self) -> Distillation:
         return self.identity
 
-    def _probabilities(self, split: str, data: DeviceExamples, temperature: float) -> Tensor:
-        """(N, C) for the clean examples of a split, float32."""
-        if isinstance(self.teacher, nn.Module):
-            self.teacher.to(data.device).eval()
-            check_outputs(self.teacher, data.batch(_first(data)).inputs, data.examples.num_classes, name="teacher")
-            return torch.softmax(logits_of(self.teacher, data) / temperature, dim=1)
-        table = self.teacher[split].match_classes(data.examples.class_names).join(data.examples.ids)
-        return torch.from_numpy(table.probabilities(temperature)).to(data.device, torch.float32)
+    def probabilities(self, split: str, data: DeviceExamples) -> Tensor:
+        """(N, C) the teacher's probabilities on the clean examples of "train" or "val", at the targets' temperature."""
+        return self._tempered(self._predict(split, data))
 
-    def _warn_if_useless(self, train: DeviceExamples) -> None:
-        """Says so where the teacher's recall, averaged over the classes that are there, is near that of a coin."""
-        if train.labels is None:
-            return
-        agrees = self._stored.argmax(dim=1) == train.labels
-        by_class = torch.bincount(train.labels, weights=agrees.double()) / torch.bincount(train.labels)
-        recall = float(by_class.nanmean())
-        if recall <= 1.2 / self._stored.shape[1]:
-            logger.warning(
-                "the teacher is right on %.1f %% of a training class on average, near chance: are its predictions for"
-                " these rows, its columns in this order of classes, its pictures normalised in this way?",
-                100 * recall,
-            )
+    def _tempered(self, logits: Tensor) -> Tensor:
+        return torch.softmax(logits / self.identity.temperature, dim=1)
+
+    def _predict(self, split: str, data: DeviceExamples) -> Tensor:
+        """(N, C) untempered logits of a split's clean examples, float32; log-probabilities where a table has those."""
+        if isinstance(self.teacher, nn.Module):
+            self.teacher.to(data.device)
+            check_outputs(self.teacher, data.batch(_first(data)).inputs, data.examples.num_classes, name="teacher")
+            # A copy: what inference mode made cannot be kept for a backward pass.
+            return logits_of(self.teacher, data).clone()
+        table = self.teacher[split].match_classes(data.examples.class_names).join(data.examples.ids)
+        return torch.from_numpy(table.log_probabilities()).to(data.device, torch.float32)
+
+
+def _warn_if_useless(probabilities: Tensor, train: DeviceExamples) -> None:
+    """Says so where the teacher's recall, averaged over the classes that are there, is near that of a coin."""
+    if train.labels is None:
+        return
+    agrees = probabilities.argmax(dim=1) == train.labels
+    by_class = torch.bincount(train.labels, weights=agrees.double()) / torch.bincount(train.labels)
+    recall = float(by_class.nanmean())
+    if recall <= 1.2 / probabilities.shape[1]:
+        logger.warning(
+            "the teacher is right on %.1f %% of a training class on average, near chance: are its predictions for"
+            " these rows, its columns in this order of classes, its pictures normalised in this way?",
+            100 * recall,
+        )
 
 
 def one_hot_validation(val: DeviceExamples) -> Tensor:

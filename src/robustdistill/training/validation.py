@@ -1,0 +1,75 @@
+"""What validation is used for while training: the risks that move the multipliers, and the scores of the history."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from robustdistill.data.batches import DeviceExamples
+from robustdistill.errors import DivergedError
+from robustdistill.metrics import Scores
+from robustdistill.risks import RiskLoss, Risks, class_risks
+from robustdistill.training.evaluate import logits_of
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+class Validation:
+    """Validation examples with the targets that their risks are taken against.
+
+    Args:
+        data: the examples.
+        targets: (M,) labels or (M, C) a teacher's probabilities.
+        risk: the loss whose risks are measured.
+        sample: examples drawn afresh for each update; None for all of them.
+        seed: of those draws.
+        accelerator: each process measures its share, the sums are added.
+    """
+
+    def __init__(
+        self,
+        data: DeviceExamples,
+        targets: Tensor,
+        *,
+        risk: RiskLoss,
+        sample: int | None,
+        seed: int,
+        accelerator: Accelerator,
+    ) -> None:
+        self.data, self.targets, self.risk, self.seed, self.accelerator = data, targets, risk, seed, accelerator
+        self.sample = sample if sample is not None and sample < len(data) else None
+
+    def risks(self, model: nn.Module, step: int) -> Risks:
+        """The model's risk on each class, measured after optimiser step `step`, which decides what is drawn."""
+        positions = self._draw(step)[self.accelerator.process_index :: self.accelerator.num_processes]
+        positions = positions.to(self.data.device)
+        risks = class_risks(logits_of(model, self.data, positions), self.targets[positions], loss=self.risk)
+        if self.accelerator.num_processes == 1:
+            return risks
+        return Risks(self.accelerator.reduce(risks.sums, "sum"), self.accelerator.reduce(risks.counts, "sum"))
+
+    def scores(self, model: nn.Module) -> Scores:
+        """Accuracy by class on all validation examples, against their true labels.
+
+        Raises:
+            DivergedError: the model's logits are not finite.
+        """
+        examples, logits = self.data.examples, logits_of(model, self.data)
+        if not bool(logits.isfinite().all()):
+            raise DivergedError("training diverged: the model's validation logits are not finite; lower learning_rate")
+        predicted = logits.argmax(dim=1).cpu().numpy()
+        return Scores.of(
+            predicted,
+            labels=examples.require_labels(),
+            num_classes=examples.num_classes,
+            class_names=examples.class_names,
+        )
+
+    def _draw(self, step: int) -> Tensor:
+        if self.sample is None:
+            return torch.arange(len(self.data))
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        return torch.randperm(len(self.data), generator=generator)[: self.sample].sort().values

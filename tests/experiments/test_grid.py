@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import pickle
+import re
+from typing import Any
+
+import pytest
+
+from robustdistill.errors import InputError
+from robustdistill.experiments.grid import Comparison, DataSource, Job
+from robustdistill.training.recipe import Recipe
+
+
+def comparison(**changes: Any) -> Comparison:
+    settings: dict[str, Any] = {
+        "data": DataSource("digits-lt"),
+        "teacher": "convnet-16",
+        "student": "convnet-8",
+        "recipe": Recipe.named("digits-lt"),
+        "repeats": 1,
+        **changes,
+    }
+    return Comparison(**settings)
+
+
+def split(jobs: list[Job]) -> tuple[list[Job], list[Job]]:
+    return [job for job in jobs if job.teacher is None], [job for job in jobs if job.teacher is not None]
+
+
+def test_how_many_runs() -> None:
+    """Each of 3 teachers has a standard and a balanced student, and a robust one for either kind of labels."""
+    teachers, students = split(comparison().jobs())
+    assert (len(teachers), len(students)) == (3, 12)
+
+
+@pytest.mark.parametrize(
+    ("changes", "teachers", "students"),
+    [
+        ({"repeats": 3}, 9, 36),
+        ({"temperatures": (1.0, 3.0, 5.0)}, 3, 36),
+        ({"validation_labels": ("teacher",)}, 3, 9),
+        ({"student_objectives": ("standard", "balanced")}, 3, 6),
+        ({"teacher_objectives": ("robust",), "student_objectives": ("tradeoff:0.5",)}, 1, 2),
+        ({"repeats": 0}, 0, 0),
+    ],
+)
+def test_how_many_runs_with_settings(changes: dict[str, Any], teachers: int, students: int) -> None:
+    found = split(comparison(**changes).jobs())
+    assert (len(found[0]), len(found[1])) == (teachers, students)
+
+
+BIG = {
+    "data": DataSource("npz:/data/mine.npz"),
+    "teacher": "my.package.models:big_net",
+    "student": "my.package.models:small_net",
+    "teacher_objectives": ("standard", "balanced", "robust", "tradeoff:0.25", "standard-tradeoff:0.25"),
+    "student_objectives": ("standard", "balanced", "robust", "tradeoff:0.25", "standard-tradeoff:0.25"),
+    "temperatures": (0.1, 1.0, 3.0),
+    "repeats": 2,
+}
+
+
+def test_names_are_unique_and_safe_on_any_file_system() -> None:
+    names = [job.name for job in comparison(**BIG).jobs()]
+    assert len({name.lower() for name in names}) == len(names)
+    for name in names:
+        assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name), name
+        assert len(name) < 200
+
+
+def test_names_say_what_a_run_is() -> None:
+    names = {job.name for job in comparison(temperatures=(3.0,)).jobs()}
+    assert "teacher_convnet-16_robust_r0" in names
+    assert "student_convnet-8_robust_from_robust_T3_teacher-val_r0" in names
+    assert "student_convnet-8_standard_from_balanced_T3_r0" in names
+
+
+def test_one_model_as_teacher_and_student_has_two_names() -> None:
+    names = [job.name for job in comparison(student="convnet-16").jobs()]
+    assert len(set(names)) == len(names)
+
+
+def test_teachers_come_before_their_students() -> None:
+    jobs = comparison(**BIG).jobs()
+    for index, job in enumerate(jobs):
+        assert job.teacher is None or job.teacher in jobs[:index]
+    assert len(set(jobs)) == len(jobs)
+
+
+def test_objectives_of_one_meaning_are_trained_once() -> None:
+    several = ("robust", "tradeoff:1", "standard-tradeoff:1.0", "standard", "standard-tradeoff:0", "tradeoff:0.0")
+    jobs = comparison(teacher_objectives=several, student_objectives=several).jobs()
+    assert (
+        jobs
+        == comparison(
+            teacher_objectives=("robust", "standard", "balanced"), student_objectives=("robust", "standard", "balanced")
+        ).jobs()
+    )
+    assert len(jobs) == 15
+
+
+@pytest.mark.parametrize(
+    "changes", [{"temperatures": (1.0, 1, 1.0)}, {"validation_labels": ("teacher", "one-hot") * 2}]
+)
+def test_a_setting_given_twice_is_one(changes: dict[str, Any]) -> None:
+    assert comparison(**changes).jobs() == comparison().jobs()
+
+
+def test_students_are_paired_with_the_teacher_of_their_repeat() -> None:
+    jobs = comparison(repeats=3).jobs()
+    teachers, students = split(jobs)
+    for job in students:
+        assert job.teacher is not None
+        assert (job.teacher.repeat, job.teacher.model, job.model) == (job.repeat, "convnet-16", "convnet-8")
+        assert (job.teacher.data, job.teacher.recipe, job.threads) == (job.data, job.recipe, job.teacher.threads)
+    assert {job.seed for job in teachers}.isdisjoint({job.seed for job in students})
+    assert len({job.seed for job in students}) == 3
+
+
+def test_students_without_multipliers_have_no_validation_labels_to_choose() -> None:
+    _, students = split(comparison().jobs())
+    assert [job.validation_labels for job in students if job.objective != "robust"] == ["one-hot"] * 6
+    robust = sorted(job.validation_labels for job in students if job.objective == "robust")
+    assert robust == ["one-hot"] * 3 + ["teacher"] * 3
+
+
+def test_jobs_travel_to_other_processes() -> None:
+    jobs = comparison(repeats=2).jobs()
+    assert pickle.loads(pickle.dumps(jobs)) == jobs
+
+
+def test_unknown_objectives_are_refused() -> None:
+    with pytest.raises(InputError, match="did you mean 'robust'"):
+        comparison(student_objectives=("rubust",)).jobs()
