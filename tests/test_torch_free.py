@@ -21,6 +21,7 @@ MODULES = [
     "robustdistill.training.recipe",
     "robustdistill.training.schedule",
     "robustdistill.training.spec",
+    "robustdistill.postshift",
     "robustdistill.experiments.journal",
     "robustdistill.experiments.select",
     "robustdistill.report",

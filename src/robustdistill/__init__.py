@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _ATTRIBUTES = {
     "ClassMultipliers": "multipliers",
     "Objective": "objectives",
+    "PostShift": "postshift",
     "Predictions": "predictions",
     "Recipe": "training.recipe",
     "Risks": "risks",
@@ -28,6 +29,7 @@ _MODULES = ("data", "errors", "experiments", "losses", "metrics", "models", "mul
 __all__ = [
     "ClassMultipliers",
     "Objective",
+    "PostShift",
     "Predictions",
     "Recipe",
     "Risks",
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from robustdistill.metrics import Scores
     from robustdistill.multipliers import ClassMultipliers
     from robustdistill.objectives import Objective
+    from robustdistill.postshift import PostShift
     from robustdistill.predictions import Predictions
     from robustdistill.risks import Risks
     from robustdistill.training.distill import distill

@@ -113,7 +113,7 @@ class TestArguments:
             ({"ratio": 0.5}, "ratio must be"),
             ({"ratio": 1000}, "leaves class .* with 0 of 100"),
             ({"image_size": 0}, "image_size must be"),
-            ({"image_size": 8}, "image_size is for folder:, parquet:, hub: only"),
+            ({"image_size": 8}, "image_size is for folder:, parquet:, hub:, tinyimagenet, .* only"),
             ({"label_column": "y"}, "label_column is for parquet:, hub: only"),
         ],
     )
@@ -129,6 +129,15 @@ class TestNames:
             assert entry.train > 0
             assert entry.held_out > 0
             assert bool(entry.files) == bool(entry.page)
+
+    def test_long_tails_belong_to_whole_sets(self):
+        for entry in CATALOG.values():
+            if entry.name.endswith("-lt"):
+                whole = CATALOG[entry.name.removesuffix("-lt")]
+                assert (entry.classes, entry.held_out, entry.files) == (whole.classes, whole.held_out, whole.files)
+                assert entry.preprocessing == whole.preprocessing
+                assert entry.train < whole.train
+                assert whole.ratio == 1
 
     def test_its_numbers_are_true_of_the_digits(self, digits, digits_lt):
         for name, data in (("digits", digits), ("digits-lt", digits_lt)):

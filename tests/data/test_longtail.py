@@ -76,6 +76,32 @@ def test_a_larger_ratio_is_a_subset_of_a_smaller_one():
     assert np.isin(long_tail(labels, 50), long_tail(labels, 5)).all()
 
 
+@given(
+    counts=st.lists(st.integers(1, 60), min_size=1, max_size=6),
+    ratio=st.sampled_from([1, 1.5, 3, 10]),
+    profile=st.sampled_from(["exponential", "step"]),
+)
+def test_unequal_classes_give_as_many_as_the_profile_allows(counts, ratio, profile):
+    def fits(largest: int) -> bool:
+        return bool((class_sizes(largest, ratio, len(counts), profile) <= counts).all())
+
+    best = max(n for n in range(61) if fits(n))
+    expected = class_sizes(best, ratio, len(counts), profile).tolist()
+    labels = np.repeat(np.arange(len(counts)), counts)
+    if 0 in expected:
+        with pytest.raises(InputError, match="choose a lower ratio"):
+            long_tail(labels, ratio, 0, profile)
+        return
+    assert np.bincount(labels[long_tail(labels, ratio, 0, profile)]).tolist() == expected
+
+
+def test_a_smaller_largest_class():
+    labels = balanced(3, 50)
+    kept = long_tail(labels, 4, largest=20)
+    assert np.bincount(labels[kept]).tolist() == [20, 10, 5]
+    assert np.isin(kept, long_tail(labels, 4)).all()
+
+
 def test_step_profile():
     assert class_sizes(100, 10, 4, "step").tolist() == [100, 100, 10, 10]
     assert class_sizes(100, 10, 5, "step").tolist() == [100, 100, 100, 10, 10]
@@ -86,10 +112,11 @@ def test_step_profile():
     [
         ([0, 1], {"ratio": 0.5}, "ratio must be"),
         ([0, 1], {"ratio": float("nan")}, "ratio must be"),
-        ([0, 0, 1], {"ratio": 1}, "2 images of class 1, which has only 1"),
-        ([1, 1, 0], {"ratio": 1}, "2 images of class 0, which has only 1"),
+        ([0, 0, 1], {"ratio": 1, "largest": 2}, "largest=2 .* keeps 2 images of class 1, which has only 1"),
+        ([1, 1, 0], {"ratio": 1, "largest": 2}, "largest=2 .* keeps 2 images of class 0, which has only 1"),
         ([0] * 5 + [1] * 5, {"ratio": 10}, "leaves class 1 with 0 of 5"),
-        ([0, 1], {"ratio": 1, "num_classes": 3}, "images of class 2, which has only 0"),
+        ([0, 1], {"ratio": 1, "num_classes": 3}, "must have an image; class 2 of 3 has none"),
+        ([0, 2], {"ratio": 1}, "must have an image; class 1 of 3 has none"),
         ([0, 3], {"ratio": 1, "num_classes": 2}, r"0\.\.1, got 3"),
         ([0, -1], {"ratio": 1}, "got -1"),
         ([0, 1], {"ratio": 1, "seed": -1}, "seed"),

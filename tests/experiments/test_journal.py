@@ -9,8 +9,8 @@ import pytest
 
 from report.records import journal, record, save
 from robustdistill.errors import InputError
-from robustdistill.training.spec import RunSpec
 from robustdistill.experiments import journal as subject
+from robustdistill.training.spec import RunSpec
 
 
 def changed(**changes: Any) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""Data sets by name as training, validation and test examples. Nothing here imports torch but `batches`.
+"""Data sets by name as training, validation and test examples.
+
+Only `batches`, `samplers` and `stream` import torch; the samplers' names here do so on first use.
 
 Example:
     data = robustdistill.data.load("cifar10-lt", root="~/data", split_seed=0, subset_seed=0)
@@ -7,19 +9,34 @@ Example:
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from robustdistill.data.catalog import CATALOG, Entry, default_root, load, names
 from robustdistill.data.longtail import class_sizes, long_tail
 from robustdistill.data.splits import Examples, Preprocessing, Splits
 
 __all__ = [
     "CATALOG",
+    "ClassBalancedSampler",
     "Entry",
     "Examples",
     "Preprocessing",
     "Splits",
     "class_sizes",
+    "class_uniform",
     "default_root",
     "load",
     "long_tail",
     "names",
 ]
+
+if TYPE_CHECKING:
+    from robustdistill.data.samplers import ClassBalancedSampler, class_uniform
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("ClassBalancedSampler", "class_uniform"):
+        from robustdistill.data import samplers
+
+        return getattr(samplers, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -21,7 +21,26 @@ import numpy as np
 import numpy.typing as npt
 
 from robustdistill.data import sources
-from robustdistill.data.formats import Options, Part, Source, read_cifar10, read_cifar100, read_digits
+from robustdistill.data.encoded import EncodedExamples, EncodedPictures
+from robustdistill.data.formats import (
+    Options,
+    Part,
+    Source,
+    read_cifar10,
+    read_cifar100,
+    read_digits,
+    read_fashion_mnist,
+    read_mnist,
+)
+from robustdistill.data.imagenet import (
+    IMAGENET_FOLDERS,
+    IMAGENET_LT_COUNT,
+    TINY_FOLDER,
+    TINY_ZIP,
+    read_imagenet,
+    read_imagenet_lt,
+    read_tinyimagenet,
+)
 from robustdistill.data.longtail import Profile, long_tail
 from robustdistill.data.splits import Examples, IntArray, Preprocessing, Splits, halves, subset_hash
 from robustdistill.errors import InputError, unknown
@@ -44,6 +63,9 @@ class Entry:
         ratio: of the long tail, largest class over smallest; 1 for none.
         files: any of these under the root is enough; empty where the data set needs no file.
         page: where it is officially downloaded; empty likewise.
+        download: what to download there.
+        resizes: whether `image_size` is for it.
+        streamed: whether it is too large for memory: its pictures stay encoded until a batch wants them.
     """
 
     name: str
@@ -56,6 +78,9 @@ class Entry:
     ratio: float = 1.0
     files: tuple[str, ...] = ()
     page: str = ""
+    download: str = ""
+    resizes: bool = False
+    streamed: bool = False
 
     def present(self, root: str | os.PathLike[str] | None = None) -> bool:
         """Whether the files are there (not whether they are sound); `root` as `load` takes it."""
@@ -82,6 +107,7 @@ _CIFAR10 = Entry(
     preprocessing=Preprocessing(mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616), pad=4, flip=True),
     files=("cifar-10-batches-py", "cifar-10-python.tar.gz"),
     page=_CIFAR_PAGE,
+    download="the 'python version'",
 )
 _CIFAR100 = replace(
     _CIFAR10,
@@ -90,6 +116,54 @@ _CIFAR100 = replace(
     classes=100,
     preprocessing=Preprocessing(mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762), pad=4, flip=True),
     files=("cifar-100-python", "cifar-100-python.tar.gz"),
+)
+_MNIST = Entry(
+    name="mnist",
+    reader=read_mnist,
+    classes=10,
+    shape=(28, 28, 1),
+    train=60_000,
+    held_out=10_000,
+    preprocessing=Preprocessing(mean=(0.1307,), std=(0.3081,), pad=2, flip=False),
+    files=("mnist", "MNIST/raw"),
+    page="https://ossci-datasets.s3.amazonaws.com/mnist",
+    download="the four idx files (train-images-idx3-ubyte.gz and so on)",
+)
+_FASHION_MNIST = replace(
+    _MNIST,
+    name="fashion-mnist",
+    reader=read_fashion_mnist,
+    preprocessing=Preprocessing(mean=(0.2860,), std=(0.3530,), pad=2, flip=True),
+    files=("fashion-mnist", "FashionMNIST/raw"),
+    page="https://github.com/zalandoresearch/fashion-mnist",
+)
+_TINYIMAGENET = Entry(
+    name="tinyimagenet",
+    reader=read_tinyimagenet,
+    classes=200,
+    shape=(64, 64, 3),
+    train=100_000,
+    held_out=10_000,
+    preprocessing=Preprocessing(mean=(0.4802, 0.4481, 0.3975), std=(0.2770, 0.2691, 0.2821), pad=4, flip=True),
+    files=(TINY_FOLDER, TINY_ZIP),
+    page="http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+    download="the zip",
+    resizes=True,
+)
+_IMAGENET = Entry(
+    name="imagenet",
+    reader=read_imagenet,
+    classes=1000,
+    shape=(224, 224, 3),
+    train=1_281_167,
+    held_out=50_000,
+    # Crops and mirroring are random_resized_crop's; pad and flip are for pictures in memory.
+    preprocessing=Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+    files=IMAGENET_FOLDERS,
+    page="https://image-net.org/download.php",
+    download="ILSVRC 2012",
+    resizes=True,
+    streamed=True,
 )
 
 CATALOG: dict[str, Entry] = {
@@ -101,6 +175,14 @@ CATALOG: dict[str, Entry] = {
         replace(_CIFAR10, name="cifar10-lt", ratio=100.0, train=12_406),
         _CIFAR100,
         replace(_CIFAR100, name="cifar100-lt", ratio=100.0, train=10_847),
+        _MNIST,
+        replace(_MNIST, name="mnist-lt", ratio=100.0, train=14_694),
+        _FASHION_MNIST,
+        replace(_FASHION_MNIST, name="fashion-mnist-lt", ratio=100.0, train=14_886),
+        _TINYIMAGENET,
+        replace(_TINYIMAGENET, name="tinyimagenet-lt", ratio=83.0, train=22_403),
+        _IMAGENET,
+        replace(_IMAGENET, name="imagenet-lt", reader=read_imagenet_lt, train=IMAGENET_LT_COUNT),
     )
 }
 
@@ -108,7 +190,7 @@ CATALOG: dict[str, Entry] = {
 def names() -> list[str]:
     """The names in the catalogue; `load` also takes npz:FILE, folder:DIR, parquet:FILE-or-DIR and hub:NAME.
 
-    >>> names()
+    >>> names()[:6]
     ['digits', 'digits-lt', 'cifar10', 'cifar10-lt', 'cifar100', 'cifar100-lt']
     """
     return list(CATALOG)
@@ -142,6 +224,7 @@ def load(
     image_size: int | tuple[int, int] | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    lists: str | os.PathLike[str] | None = None,
 ) -> Splits:
     """Training, validation and test examples of a data set, by its name.
 
@@ -160,13 +243,16 @@ def load(
         val: the share of the training part to validate on; None follows the rule at the top of this module.
         pad: overrides the cropping of `Preprocessing`; a user's own pictures have 0.
         flip: overrides the mirroring likewise; a user's own pictures are not mirrored.
-        image_size: the side, or (height, width), that pictures of a folder or table are resized to.
+        image_size: the side, or (height, width), that pictures of a folder, a table or TinyImageNet are resized to, and
+            those of ImageNet are cut to.
         image_column: the pictures' column of a table; by default "image", "img" or "picture".
         label_column: the labels' column; by default "label", "labels", "fine_label", "target" or "class".
+        lists: of ImageNet-LT, the published list of training pictures or its folder; by default looked for in `root`.
 
     Returns:
         Three splits. Ids are rows of the source's training or held-out part (of the whole, for the digits and for a
         source of one part). Channel statistics are published constants, or those of the whole training part.
+        ImageNet's pictures stay encoded: its splits are `EncodedExamples`, to be read by `data.stream`.
 
     Raises:
         InputError: an unknown name; files missing, truncated, of another format or another md5; labels outside
@@ -177,7 +263,7 @@ def load(
             raise InputError(f"{argument} must be at least 0, got {value}")
     if val is not None and not 0 < val < 1:
         raise InputError(f"val must be a share of train between 0 and 1, got {val}")
-    options = Options(verify, _pair(image_size), image_column, label_column)
+    options = Options(verify, _pair(image_size), image_column, label_column, None if lists is None else Path(lists))
     source, entry = _read(name, root, options)
     preprocessing = None if entry is None else entry.preprocessing
     if ratio is None:
@@ -185,6 +271,10 @@ def load(
 
     def examples(part: Part, split: str) -> Examples:
         ids = np.arange(len(part.inputs), dtype=np.int64) if part.ids is None else part.ids
+        if isinstance(part.inputs, EncodedPictures):
+            return EncodedExamples.of(
+                part.inputs, part.labels, ids, source.class_names, Preprocessing(), f"{name}/{split}"
+            )
         return Examples(part.inputs, part.labels, ids, source.class_names, name=f"{name}/{split}")
 
     train = examples(source.train, "train")
@@ -199,6 +289,8 @@ def load(
         splits = _split(train, held_out, split_seed, val)
     if preprocessing is None:
         preprocessing = _statistics(splits.train)
+    if entry is not None and entry.streamed and (pad is not None or flip is not None):
+        raise InputError(f"pad and flip do nothing for {name}: its pictures are cut and mirrored as they are decoded")
     preprocessing = replace(
         preprocessing,
         pad=preprocessing.pad if pad is None else pad,
@@ -212,6 +304,8 @@ def load(
         facts["profile"] = profile
     if val is not None:
         facts["val_share"] = val
+    if entry is None or not entry.streamed:
+        splits = Splits(*(_decoded(part) for part in (splits.train, splits.val, splits.test)))
     finished = {
         split: replace(
             part, preprocessing=preprocessing, name=f"{name}/{split}", source={**facts, "subset": subset_hash(part.ids)}
@@ -221,12 +315,17 @@ def load(
     return Splits(**finished)
 
 
+def _decoded(part: Examples) -> Examples:
+    """In memory: only now, when the long tail has left most pictures out."""
+    return part.decoded() if isinstance(part, EncodedExamples) else part
+
+
 def _read(name: str, root: str | os.PathLike[str] | None, options: Options) -> tuple[Source, Entry | None]:
     kind, colon, target = name.partition(":")
-    for argument in ("image_size", "image_column", "label_column"):
-        if getattr(options, argument) is not None and argument not in sources.ARGUMENTS.get(kind if colon else "", ()):
-            takers = ", ".join(f"{known}:" for known, taken in sources.ARGUMENTS.items() if argument in taken)
-            raise InputError(f"{argument} is for {takers} only, and does nothing for {name!r}")
+    for argument in ("image_size", "image_column", "label_column", "lists"):
+        takers = _takers(argument)
+        if getattr(options, argument) is not None and (f"{kind}:" if colon else name) not in takers:
+            raise InputError(f"{argument} is for {', '.join(takers)} only, and does nothing for {name!r}")
     if colon:
         if kind not in sources.READERS:
             raise unknown("kind of data", f"{kind}:", [f"{known}:" for known in sources.READERS])
@@ -240,7 +339,7 @@ def _read(name: str, root: str | os.PathLike[str] | None, options: Options) -> t
         state = state if folder.exists() else "does not exist"
         raise InputError(
             f"{name}: looked in {str(folder.absolute())!r} for {' or '.join(entry.files)}, but that folder {state}. "
-            f"Download the 'python version' from {entry.page} and put it there, or name its folder with root= "
+            f"Download {entry.download} from {entry.page} and put it there, or name its folder with root= "
             "or ROBUSTDISTILL_DATA"
         )
     try:
@@ -248,6 +347,14 @@ def _read(name: str, root: str | os.PathLike[str] | None, options: Options) -> t
     except InputError as error:
         page = f" (official download page: {entry.page})" if entry.page else ""
         raise InputError(f"{name}: {error}{page}") from error
+
+
+def _takers(argument: str) -> list[str]:
+    """The kinds and names that an argument of `load` is for."""
+    kinds = [f"{kind}:" for kind, taken in sources.ARGUMENTS.items() if argument in taken]
+    if argument == "image_size":
+        kinds += [entry.name for entry in CATALOG.values() if entry.resizes]
+    return ["imagenet-lt"] if argument == "lists" else kinds
 
 
 def _pair(size: int | tuple[int, int] | None) -> tuple[int, int] | None:

@@ -1,11 +1,13 @@
 """Readers of published data sets in their official files. Each returns a `Source`; none downloads anything.
 
-A new data set is one reader here and one row in `catalog`.
+A new data set is one reader here (large ones: in `imagenet`) and one row in `catalog`.
 """
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import struct
 import tarfile
 import zlib
 from collections.abc import Mapping
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from robustdistill.data.encoded import EncodedPictures
 from robustdistill.data.pickles import load_dict
 from robustdistill.data.splits import IntArray
 from robustdistill.errors import InputError
@@ -30,12 +33,14 @@ class Options:
         image_size: (height, width) that pictures are resized to; None refuses pictures of unequal sizes.
         image_column: of a table; None looks for the usual names.
         label_column: likewise.
+        lists: a file of "path label" lines that names the training pictures, where the data set takes one.
     """
 
     verify: bool = True
     image_size: tuple[int, int] | None = None
     image_column: str | None = None
     label_column: str | None = None
+    lists: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +48,12 @@ class Part:
     """One part of a source as it lies on disk.
 
     Attributes:
-        inputs: (N, H, W, channels) uint8 pictures or (N, ...) float32 features.
+        inputs: (N, H, W, channels) uint8 pictures, decoded or still encoded, or (N, ...) float32 features.
         labels: (N,) int64, or None where unlabelled.
         ids: (N,) rows in the source; None for 0..N-1.
     """
 
-    inputs: npt.NDArray[Any]
+    inputs: npt.NDArray[Any] | EncodedPictures
     labels: IntArray | None
     ids: IntArray | None = None
 
@@ -151,7 +156,7 @@ def _read_cifar(files: CifarFiles, root: Path, options: Options) -> Source:
     missing = [name for name in files.members if not (folder / name).is_file()]
     if missing and archive.is_file():
         if options.verify:
-            _check_md5(archive, archive, files.archive_md5)
+            check_md5(archive, archive, files.archive_md5)
         where, contents = archive, _archive_members(archive, files)
     elif missing and folder.is_dir():
         found = sorted(path.name for path in folder.iterdir())
@@ -163,7 +168,7 @@ def _read_cifar(files: CifarFiles, root: Path, options: Options) -> Source:
         where, contents = folder, {name: (folder / name).read_bytes() for name in files.members}
         if options.verify:
             for name, md5 in {**files.train, **files.test}.items():
-                _check_md5(folder / name, contents[name], md5)
+                check_md5(folder / name, contents[name], md5)
     meta = load_dict(contents[files.names_file], f"{where / files.names_file}")
     class_names = _texts(meta.get(files.names_key), f"{where / files.names_file}: {files.names_key!r}")
     train, test = (
@@ -192,7 +197,8 @@ def _archive_members(archive: Path, files: CifarFiles) -> dict[str, bytes]:
     return contents
 
 
-def _check_md5(path: Path, content: bytes | Path, expected: str) -> None:
+def check_md5(path: Path, content: bytes | Path, expected: str) -> None:
+    """Refuses `content`, what is in `path` or a file to read, unless its md5 is the `expected` one."""
     digest = hashlib.md5(usedforsecurity=False)
     if isinstance(content, bytes):
         digest.update(content)
@@ -230,3 +236,130 @@ def _texts(value: object, where: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not value or not all(isinstance(item, bytes | str) for item in value):
         raise InputError(f"{where} must be a list of names, got {type(value).__name__}")
     return tuple(item.decode() if isinstance(item, bytes) else item for item in value)
+
+
+@dataclass(frozen=True)
+class IdxFiles:
+    """Where the four idx files of one data set lie under the root, and what is in them.
+
+    Attributes:
+        folders: any of these holds the four files, as they are downloaded (.gz) or unpacked.
+        class_names: of the labels 0, 1, ...
+        md5: of the *unpacked* contents of each file, to which the published .gz files unpack. Copies are packed again
+            in other ways (the sum of the .gz then says nothing), and what matters is inside.
+    """
+
+    folders: tuple[str, ...]
+    class_names: tuple[str, ...]
+    md5: Mapping[str, str]
+
+
+_IDX_PARTS = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+MNIST = IdxFiles(
+    folders=("mnist", "MNIST/raw"),
+    class_names=tuple("0123456789"),
+    md5={
+        "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+        "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+        "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+        "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+    },
+)
+FASHION_MNIST = IdxFiles(
+    folders=("fashion-mnist", "FashionMNIST/raw"),
+    class_names=(
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    ),
+    md5={
+        "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+        "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+        "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+        "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+    },
+)
+
+
+def read_mnist(root: Path, options: Options) -> Source:
+    """MNIST from `mnist` or `MNIST/raw` under `root` (LeCun et al. 1998)."""
+    return _read_idx(MNIST, root, options)
+
+
+def read_fashion_mnist(root: Path, options: Options) -> Source:
+    """Fashion-MNIST from `fashion-mnist` or `FashionMNIST/raw` under `root` (Xiao et al. 2017)."""
+    return _read_idx(FASHION_MNIST, root, options)
+
+
+def _read_idx(files: IdxFiles, root: Path, options: Options) -> Source:
+    paths = _idx_paths(files, root)
+    parts = {}
+    for part, (images_file, labels_file) in _IDX_PARTS.items():
+        images, labels = (
+            _idx_array(paths[name], axes, files.md5[name] if options.verify else None)
+            for name, axes in ((images_file, 3), (labels_file, 1))
+        )
+        if len(images) != len(labels):
+            raise InputError(
+                f"{paths[images_file]}: {len(images)} pictures but {len(labels)} labels in {labels_file!r}"
+            )
+        parts[part] = Part(images[..., None], labels.astype(np.int64))
+    train, test = parts["train"], parts["test"]
+    if train.inputs.shape[1:] != test.inputs.shape[1:]:
+        raise InputError(f"{root}: train pictures are {train.inputs.shape[1:]}, test pictures {test.inputs.shape[1:]}")
+    return Source(files.class_names, train=train, test=test)
+
+
+def _idx_paths(files: IdxFiles, root: Path) -> dict[str, Path]:
+    """Each of the four files, unpacked or packed, in the first folder that has them all."""
+    wanted, missing = [name for names in _IDX_PARTS.values() for name in names], []
+    for folder in (root / name for name in files.folders):
+        found = {
+            name: path
+            for name in wanted
+            for path in (folder / f"{name}.gz", folder / name)  # the last one that exists: unpacking takes a while
+            if path.is_file()
+        }
+        if len(found) == len(wanted):
+            return found
+        if folder.is_dir():
+            missing.append(f"{folder}: {', '.join(f'{name}[.gz]' for name in wanted if name not in found)} missing")
+    raise InputError("; ".join(missing) or f"{root}: expected the folder {' or '.join(map(repr, files.folders))} in it")
+
+
+def _idx_array(path: Path, axes: int, md5: str | None) -> npt.NDArray[np.uint8]:
+    """A writable array from an idx file of unsigned bytes: two zeros, 8, the number of axes, each length, the data."""
+    content = path.read_bytes()
+    if content[:2] == b"\x1f\x8b":
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise InputError(f"{path}: truncated, or not a gzip file ({error})") from error
+    start = 4 * (1 + axes)
+    magic = bytes((0, 0, 8, axes))
+    if content[:4] != magic:
+        raise InputError(
+            f"{path}: expected an idx file of unsigned bytes with {axes} axes (magic number {magic.hex()}), "
+            f"got {content[:4].hex() or 'nothing'}"
+        )
+    if len(content) < start:
+        raise InputError(f"{path}: truncated; an idx header of {axes} axes has {start} bytes, got {len(content)}")
+    shape = struct.unpack(f">{axes}I", content[4:start])
+    expected = start + int(np.prod(shape, dtype=np.int64))
+    if len(content) != expected:
+        state = "truncated" if len(content) < expected else "too long"
+        lengths = "x".join(map(str, shape))
+        raise InputError(f"{path}: {state}; {lengths} takes {expected:,} bytes unpacked, got {len(content):,}")
+    if md5 is not None:
+        check_md5(path, content, md5)
+    return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape).copy()

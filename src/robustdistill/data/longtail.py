@@ -48,12 +48,16 @@ def long_tail(
     seed: int = 0,
     profile: Profile = "exponential",
     num_classes: int | None = None,
+    largest: int | None = None,
 ) -> IntArray:
     """Positions (M,) int64, sorted, of a long-tailed subset in which class 0 is the largest and class C-1 the smallest.
 
-    n_max is the size of the largest class. Each class is shuffled by a generator of its own, seeded by (`seed`, class),
-    and its first n_j images are kept: what one class keeps does not depend on the others, and with equal seeds the
-    subset of a larger ratio lies within that of a smaller one.
+    n_max is the size of the classes where all are alike, as in the paper's data. Where they are not (MNIST, SVHN), it
+    is the largest n_max whose share every class has, so that the subset has exactly the profile asked for.
+
+    Each class is shuffled by a generator of its own, seeded by (`seed`, class), and its first n_j images are kept: what
+    one class keeps does not depend on the others, and with equal seeds the subset of a larger ratio lies within that of
+    a smaller one.
 
     Args:
         labels: (N,) integers in [0, C).
@@ -61,6 +65,7 @@ def long_tail(
         seed: the subset seed.
         profile: "exponential" or "step", see `class_sizes`.
         num_classes: C; by default the largest label plus one.
+        largest: n_max; by default as above.
 
     Raises:
         InputError: labels are not integers in [0, C), a class has fewer images than it should keep or would keep none.
@@ -75,12 +80,26 @@ def long_tail(
     if lowest < 0 or highest >= classes:
         raise InputError(f"labels must lie in 0..{classes - 1}, got {lowest if lowest < 0 else highest}")
     counts = np.bincount(labels, minlength=classes)
-    sizes = class_sizes(int(counts.max()), ratio, classes, profile)
+    if not counts.all():
+        raise InputError(f"every class must have an image; class {int(np.argmin(counts))} of {classes} has none")
+    largest = _affordable(counts, ratio, profile) if largest is None else largest
+    sizes = class_sizes(largest, ratio, classes, profile)
     for j, (have, keep) in enumerate(zip(counts.tolist(), sizes.tolist(), strict=True)):
         if keep == 0:
             raise InputError(f"ratio {ratio:g} leaves class {j} with 0 of {have} images; choose a lower ratio")
         if have < keep:
-            raise InputError(f"ratio {ratio:g} ({profile}) keeps {keep} images of class {j}, which has only {have}")
+            wanted = f"largest={largest} with ratio {ratio:g} ({profile}) keeps {keep} images"
+            raise InputError(f"{wanted} of class {j}, which has only {have}")
     by_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
     kept = [np.random.default_rng([seed, j]).permutation(rows)[: sizes[j]] for j, rows in enumerate(by_class)]
     return np.sort(np.concatenate(kept)).astype(np.int64)
+
+
+def _affordable(counts: IntArray, ratio: float, profile: Profile) -> int:
+    """The largest n_max for which no class is asked for more images than its count (C,)."""
+    low, high = 0, int(counts.max())
+    while low < high:
+        middle = (low + high + 1) // 2
+        fits = bool((class_sizes(middle, ratio, len(counts), profile) <= counts).all())
+        low, high = (middle, high) if fits else (low, middle - 1)
+    return low

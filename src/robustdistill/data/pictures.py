@@ -1,4 +1,4 @@
-"""Decoding pictures of any common format into one uint8 array."""
+"""Decoding pictures of any common format into uint8 arrays, and cutting large ones to size."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from robustdistill.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
+CROP_RATIO = 256 / 224  # shorter side over crop, when ImageNet models are evaluated
+CLEAN_VIEW = 0  # the view of a picture that is not augmented; every other one is a seed of `random_resized_crop`
+
+_LOG_RATIO = float(np.log(4 / 3))
 _GREY = ("1", "L", "LA")
 _COLOUR = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr", "HSV", "LAB", "RGBX")
 
@@ -59,6 +63,50 @@ def decode_all(
             )
         pictures.append(picture)
     return pictures
+
+
+def centre_crop(picture: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """(height, width, channels) of the centre of `picture`, whose shorter side is first resized to 256/224 of `size`.
+
+    This is how ImageNet models are evaluated: 256, then 224.
+    """
+    height, width = picture.shape[:2]
+    scale = max(round(side * CROP_RATIO) / stored for side, stored in zip(size, (height, width), strict=True))
+    tall, wide = max(size[0], round(height * scale)), max(size[1], round(width * scale))
+    top, left = round((tall - size[0]) / 2), round((wide - size[1]) / 2)
+    return _resized(picture, (tall, wide))[top : top + size[0], left : left + size[1]]
+
+
+def random_resized_crop(picture: npt.NDArray[np.uint8], size: tuple[int, int], seed: int) -> npt.NDArray[np.uint8]:
+    """(height, width, channels) of a random part of `picture`, mirrored half of the time (Szegedy et al. 2015).
+
+    The part has 8 to 100 % of the area and an aspect ratio between 3/4 and 4/3, log-uniform; where ten draws do not
+    fit into the picture, it is the largest central part of an admissible ratio. `seed` alone decides.
+    """
+    random = np.random.default_rng(seed)
+    height, width = picture.shape[:2]
+    for _ in range(10):
+        area = height * width * random.uniform(0.08, 1.0)
+        ratio = np.exp(random.uniform(-_LOG_RATIO, _LOG_RATIO))
+        wide, tall = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
+        if 0 < wide <= width and 0 < tall <= height:
+            top, left = int(random.integers(height - tall + 1)), int(random.integers(width - wide + 1))
+            break
+    else:
+        wide, tall = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
+        top, left = (height - tall) // 2, (width - wide) // 2
+    cut = _resized(picture[top : top + tall, left : left + wide], size)
+    return cut[:, ::-1] if random.random() < 0.5 else cut
+
+
+def _resized(picture: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    from PIL import Image
+
+    if picture.shape[:2] == size:
+        return picture
+    plain = Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture)
+    pixels = np.asarray(plain.resize(size[::-1], Image.Resampling.BILINEAR))
+    return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
 def stack(pictures: list[npt.NDArray[np.uint8]], channels: int) -> npt.NDArray[np.uint8]:

@@ -185,7 +185,7 @@ def read_parquet(target: str, options: Options) -> Source:
             tables[part] = pa.concat_tables([pq.read_table(file) for file in found])
         except (pa.ArrowException, OSError, ValueError) as error:
             raise InputError(f"{found[0]}: truncated, not a parquet file, or unlike its siblings ({error})") from error
-    return _from_tables(str(path), tables, options, _hub_class_names(tables["train"]))
+    return _from_tables(str(path), tables, options, hub_class_names(tables["train"].schema))
 
 
 def _parquet_files(folder: Path) -> dict[str, list[Path]]:
@@ -198,10 +198,10 @@ def _parquet_files(folder: Path) -> dict[str, list[Path]]:
     raise InputError(f"{folder}: expected train*.parquet in it, found {found}")
 
 
-def _hub_class_names(table: Any) -> dict[str, tuple[str, ...]]:
+def hub_class_names(schema: Any) -> dict[str, tuple[str, ...]]:
     """Class names by column, from the notes that `datasets` leaves in a parquet file; empty where there are none."""
     try:
-        notes = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
+        notes = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         features = notes.get("info", {}).get("features", {})
         return {column: tuple(f["names"]) for column, f in features.items() if isinstance(f, dict) and "names" in f}
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError):

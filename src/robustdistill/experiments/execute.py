@@ -61,7 +61,7 @@ def run_all(
     known = set(jobs)
     for job in jobs:
         if job.teacher is not None and job.teacher not in known:
-            raise InputError(f"jobs must hold the teacher of each student; that of {job.name} is missing")
+            raise InputError(f"jobs must hold the teacher of each student; {job.teacher.name} is missing")
     if workers == 1:
         return _run_here(jobs, root, command, on_done)
     # Spawned, not forked: a forked child would inherit torch's thread pools in whatever state they are.

@@ -47,17 +47,21 @@ def get(text: str) -> Method:
         key, equals, value = part.partition("=")
         if key not in fields or not equals:
             raise unknown(f"setting of method {name}", part, [f"{field}=..." for field in fields] or ["none"])
+        if key in values:
+            raise InputError(f"method {name}: setting {key} is given twice")
         values[key] = _read(fields[key], value, name)
     return method(**values)
 
 
 def text_of(method: Method) -> str:
     """The shortest string that `get` reads back: settings that have their default are left out."""
-    settings = [
-        f"{field.name}={getattr(method, field.name)}"
-        for field in dataclasses.fields(method)
-        if field.init and getattr(method, field.name) != field.default
-    ]
+    settings = []
+    for field in dataclasses.fields(method):
+        value = getattr(method, field.name) if field.init else None
+        if field.init and value != field.default:
+            # In the default's kind, so that 1 and 1.0 are one run.
+            kind: Any = type(field.default)
+            settings.append(f"{field.name}={kind(value)}")
     return method.name + (":" + ",".join(settings) if settings else "")
 
 

@@ -59,6 +59,7 @@ class GroupDro(Method):
         " logarithms: same values, no underflow. With validation, η is not known: the paper has 0.1 for its own"
         " multipliers",
     )
+    takes_teacher: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = True
     uses_costs: ClassVar[bool] = False
     validation_risk: ClassVar[RiskLoss | None] = "cross-entropy"

@@ -54,6 +54,7 @@ class LdamDrw(Method):
         " undivided, 30 times that rate made small networks collapse. DRW sets in at 80 % of the epochs, theirs at 160"
         " of 200",
     )
+    takes_teacher: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = True
     uses_costs: ClassVar[bool] = False
 

@@ -58,10 +58,7 @@ def build(model: ModelLike, *, num_classes: int, in_channels: int) -> nn.Module:
     if isinstance(model, nn.Module):
         return copy.deepcopy(model)
     if not isinstance(model, str):
-        if not callable(model):
-            raise InputError(
-                f"model must be a name, 'module:callable', a factory or a module, got {type(model).__name__}"
-            )
+        _check_kind(model)
         return _call(model, num_classes=num_classes, in_channels=in_channels)
     if ":" in model:
         return _call(import_callable(model), num_classes=num_classes, in_channels=in_channels)
@@ -88,12 +85,18 @@ def _resnet(depth: int, small: bool, name: str, *, num_classes: int, in_channels
     return cifar_resnet(depth, num_classes=num_classes, in_channels=in_channels)
 
 
+def _check_kind(model: object) -> None:
+    if not callable(model):
+        raise InputError(f"model must be a name, 'module:callable', a factory or a module, got {type(model).__name__}")
+
+
 def describe(model: ModelLike) -> str:
     """How a run records the model: its name, or where its code lives."""
     if isinstance(model, str):
         return model
+    _check_kind(model)
     target = model.func if isinstance(model, functools.partial) else model
-    if isinstance(target, nn.Module) or not callable(target):
+    if isinstance(target, nn.Module):
         target = type(target)
     return f"{target.__module__}:{getattr(target, '__qualname__', type(target).__qualname__)}"
 

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustdistill.data.batches import DeviceExamples
 from robustdistill.data.splits import Examples
+from robustdistill.data.stream import Loaded, on_device
 from robustdistill.errors import InputError
 from robustdistill.metrics import Scores
 from robustdistill.models import check_outputs, evaluating
@@ -17,7 +17,7 @@ from robustdistill.training.run import Run
 BATCH_SIZE = 512  # Of inference; chosen for the CPU's cache, and large enough for a GPU at these picture sizes.
 
 
-def logits_of(model: nn.Module, data: DeviceExamples, positions: Tensor | None = None) -> Tensor:
+def logits_of(model: nn.Module, data: Loaded, positions: Tensor | None = None) -> Tensor:
     """(N, C) float32 logits of clean examples, in order; the model's mode is put back afterwards.
 
     Args:
@@ -44,7 +44,7 @@ def predict(model: nn.Module | Run, examples: Examples, *, device: str | torch.d
         raise InputError(f"the run's classes are {model.class_names}, those of {examples.name} {examples.class_names}")
     module = model.model if isinstance(model, Run) else model
     device = torch.device(device or next((value.device for value in module.state_dict().values()), "cpu"))
-    data = DeviceExamples(examples, device)
+    data = on_device(examples, device)
     module.to(device)
     check_outputs(
         module, data.batch(torch.arange(min(2, len(data)), device=device)).inputs, examples.num_classes, name="model"

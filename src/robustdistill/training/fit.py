@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from robustdistill import methods, models
-from robustdistill.data.batches import DeviceExamples
 from robustdistill.data.splits import Examples
+from robustdistill.data.stream import Loaded, on_device
 from robustdistill.environment import environment
 from robustdistill.errors import InputError, unknown
 from robustdistill.multipliers import ClassMultipliers
@@ -108,7 +108,7 @@ def fit(
     with _isolated(seed, threads):
         accelerator = _accelerator()
         device = torch.device(device) if device is not None else accelerator.device
-        train_data, val_data = DeviceExamples(train, device), DeviceExamples(val, device)
+        train_data, val_data = on_device(train, device), on_device(val, device)
         module = models.build(model, num_classes=train.num_classes, in_channels=train.channels)
         module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         models.check_outputs(module, next(train_data.clean(2)).inputs, train.num_classes, name=f"model {spec.model}")
@@ -219,6 +219,8 @@ def _check(
         raise InputError(f"method {method.name!r} has its own objective: leave this at 'standard', got '{objective}'")
     if method.needs_teacher and targets.describe() is None:
         raise InputError(f"method {method.name!r} needs a teacher: use distill")
+    if not method.takes_teacher and targets.describe() is not None:
+        raise InputError(f"method {method.name} learns from labels alone: use fit")
     if method.needs_labels or method.class_uniform:
         train.require_every_class()
 
@@ -227,8 +229,8 @@ def _context(
     method: methods.Method,
     recipe: Recipe,
     multipliers: ClassMultipliers,
-    train: DeviceExamples,
-    val: DeviceExamples,
+    train: Loaded,
+    val: Loaded,
     targets: Targets,
 ) -> methods.Context:
     teacher = targets if method.needs_teacher and isinstance(targets, TeacherTargets) else None

@@ -13,7 +13,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from robustdistill.data.batches import Batch, DeviceExamples
+from robustdistill.data.batches import Batch
+from robustdistill.data.stream import Loaded
 from robustdistill.errors import InputError
 from robustdistill.models import check_outputs, evaluating
 from robustdistill.predictions import Predictions
@@ -32,7 +33,7 @@ class Targets(Protocol):
 
     validation_labels: ValidationLabels
 
-    def prepare(self, train: DeviceExamples, val: DeviceExamples) -> tuple[Tensor, Tensor]:
+    def prepare(self, train: Loaded, val: Loaded) -> tuple[Tensor, Tensor]:
         """Priors (C,) and validation targets, (M,) labels or (M, C) probabilities. Called once, before training."""
         ...
 
@@ -50,7 +51,7 @@ class OneHotTargets:
 
     validation_labels: ValidationLabels = "one-hot"
 
-    def prepare(self, train: DeviceExamples, val: DeviceExamples) -> tuple[Tensor, Tensor]:
+    def prepare(self, train: Loaded, val: Loaded) -> tuple[Tensor, Tensor]:
         train.examples.require_every_class()
         assert train.labels is not None
         self._labels = train.labels
@@ -78,7 +79,7 @@ class TeacherTargets:
     ) -> None:
         self.teacher, self.identity, self.validation_labels = teacher, identity, validation_labels
 
-    def prepare(self, train: DeviceExamples, val: DeviceExamples) -> tuple[Tensor, Tensor]:
+    def prepare(self, train: Loaded, val: Loaded) -> tuple[Tensor, Tensor]:
         self._logits = self._predict("train", train)
         probabilities = self._tempered(self._logits)
         self._live = (
@@ -106,14 +107,14 @@ class TeacherTargets:
     def describe(self) -> Distillation:
         return self.identity
 
-    def probabilities(self, split: str, data: DeviceExamples) -> Tensor:
+    def probabilities(self, split: str, data: Loaded) -> Tensor:
         """(N, C) the teacher's probabilities on the clean examples of "train" or "val", at the targets' temperature."""
         return self._tempered(self._predict(split, data))
 
     def _tempered(self, logits: Tensor) -> Tensor:
         return torch.softmax(logits / self.identity.temperature, dim=1)
 
-    def _predict(self, split: str, data: DeviceExamples) -> Tensor:
+    def _predict(self, split: str, data: Loaded) -> Tensor:
         """(N, C) untempered logits of a split's clean examples, float32; log-probabilities where a table has those."""
         if isinstance(self.teacher, nn.Module):
             self.teacher.to(data.device)
@@ -124,7 +125,7 @@ class TeacherTargets:
         return torch.from_numpy(table.log_probabilities()).to(data.device, torch.float32)
 
 
-def _warn_if_useless(probabilities: Tensor, train: DeviceExamples) -> None:
+def _warn_if_useless(probabilities: Tensor, train: Loaded) -> None:
     """Says so where the teacher's recall, averaged over the classes that are there, is near that of a coin."""
     if train.labels is None:
         return
@@ -139,14 +140,14 @@ def _warn_if_useless(probabilities: Tensor, train: DeviceExamples) -> None:
         )
 
 
-def one_hot_validation(val: DeviceExamples) -> Tensor:
+def one_hot_validation(val: Loaded) -> Tensor:
     """The labels (M,) of validation examples; refused with the class's name where a class is missing."""
     val.examples.require_every_class()
     assert val.labels is not None
     return val.labels
 
 
-def _warn_of_missing(mass: Tensor, val: DeviceExamples) -> None:
+def _warn_of_missing(mass: Tensor, val: Loaded) -> None:
     missing = torch.nonzero(mass < MIN_MASS).flatten().tolist()
     if len(missing) == len(mass):
         raise InputError(f"{val.examples.name}: the teacher puts less than one example's mass on every class")
@@ -162,5 +163,5 @@ def _warn_of_missing(mass: Tensor, val: DeviceExamples) -> None:
         )
 
 
-def _first(data: DeviceExamples) -> Tensor:
+def _first(data: Loaded) -> Tensor:
     return torch.arange(min(2, len(data)), device=data.device)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from robustdistill.data.batches import DeviceExamples
+from robustdistill.data.stream import Loaded
 from robustdistill.errors import DivergedError
 from robustdistill.metrics import Scores
 from robustdistill.risks import RiskLoss, Risks, class_risks
@@ -31,7 +31,7 @@ class Validation:
 
     def __init__(
         self,
-        data: DeviceExamples,
+        data: Loaded,
         targets: Tensor,
         *,
         risk: RiskLoss,

@@ -1,0 +1,182 @@
+"""`robustdistill data`: what data are there, and whether they are what they should be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from robustdistill.data.inspect import Checked, Listed
+
+app = typer.Typer(
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Show which data sets are there, and check them.",
+)
+out_console = Console()
+
+Root = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder with the data files; else $ROBUSTDISTILL_DATA, else your cache folder.", show_default=False
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+@app.command("list", epilog="Example: `robustdistill data list --root ~/data`")
+def list_(root: Root = None, as_json: AsJson = False) -> None:
+    """List the data sets known by name: which are there, how large they are, where the others come from."""
+    from robustdistill.data.catalog import default_root
+    from robustdistill.data.inspect import listing
+
+    found = listing(root)
+    if as_json:
+        rows = [{**vars(row), "shape": list(row.shape)} for row in found]
+        print(json.dumps({"root": str(default_root(root).absolute()), "data": rows}))
+        return
+    out_console.print(_listing_table(found, default_root(root)))
+    pages: dict[str, list[str]] = {}
+    for row in found:
+        if row.found is None:
+            pages.setdefault(row.page, []).append(row.name)
+    for page, names in pages.items():
+        _line(f"to be downloaded: {', '.join(names)} from {page}")
+    _line("Your own data need no entry here: npz:FILE, folder:DIR, parquet:FILE-or-DIR and hub:NAME are read too.")
+
+
+@app.command(epilog="Example: `robustdistill data check digits-lt`")
+def check(
+    name: Annotated[
+        str, typer.Argument(help="A name of `data list`, or npz:FILE, folder:DIR, parquet:PATH, hub:NAME.")
+    ] = "digits-lt",
+    root: Root = None,
+    split_seed: Annotated[int, typer.Option(help="Seed that splits the held-out part into validation and test.")] = 0,
+    subset_seed: Annotated[int, typer.Option(help="Seed that draws the long-tailed subset.")] = 0,
+    ratio: Annotated[
+        float | None,
+        typer.Option(help="Largest class over smallest; 1 makes no long tail.", show_default="the data set's"),
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Side that pictures are resized to (folders, tables, TinyImageNet, ImageNet).",
+            show_default="own",
+        ),
+    ] = None,
+    lists: Annotated[
+        Path | None,
+        typer.Option(
+            help="ImageNet-LT's list of training pictures, or its folder.", show_default="looked for in --root"
+        ),
+    ] = None,
+    no_verify: Annotated[
+        bool, typer.Option("--no-verify", help="Read data files whose checksum differs from the published one.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Contact sheet to write (PNG).", show_default="runs/data/NAME.png")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read a data set whole and show counts, class sizes and hashes; write a contact sheet of its pictures.
+
+    Exits with 1 where something is not as it should be.
+    """
+    from robustdistill.data import inspect
+
+    sheet = out or Path("runs/data") / f"{_file_name(name)}.png"
+    found = inspect.check(
+        name,
+        root,
+        sheet,
+        split_seed=split_seed,
+        subset_seed=subset_seed,
+        verify=not no_verify,
+        image_size=image_size,
+        lists=lists,
+        **({} if ratio is None else {"ratio": ratio}),
+    )
+    if as_json:
+        print(json.dumps(found.as_dict()))
+    else:
+        _print_checked(found)
+    if found.problems:
+        raise typer.Exit(1)
+
+
+def _listing_table(found: list[Listed], root: Path) -> Table:
+    title = f"data sets, files in {escape(str(root.absolute()))}"
+    table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False)
+    numbers = ("classes", "train", "held out")
+    for heading in ("name", "there", *numbers, "picture", "tail"):
+        table.add_column(heading, justify="right" if heading in numbers else "left", no_wrap=True)
+    for row in found:
+        height, width, channels = row.shape
+        tail = "a list" if row.ratio is None else "" if row.ratio == 1 else f"{row.ratio:g}:1"
+        table.add_row(
+            row.name,
+            "built in" if row.found == "embedded" else "yes" if row.found else "no",
+            f"{row.classes:,}",
+            f"{row.train:,}",
+            f"{row.held_out:,}",
+            f"{height}x{width}x{channels}",
+            tail,
+        )
+    return table
+
+
+def _print_checked(found: Checked) -> None:
+    table = Table(title=escape(f"{found.name}: {_shape(found)}"), title_justify="left")
+    for heading in ("split", "examples", "largest class", "smallest class"):
+        table.add_column(heading, justify="right" if heading == "examples" else "left")
+    for split, facts in found.splits.items():
+        ends = ["", ""]
+        if facts.class_sizes:
+            items = [pick(facts.class_sizes.items(), key=lambda item: item[1]) for pick in (max, min)]
+            ends = [f"{count:,} {escape(repr(name))}" for name, count in items]
+        table.add_row(split, f"{facts.examples:,}", *ends)
+    out_console.print(table)
+    _line(f"class sizes of train, first to last class: {_sizes(list(found.splits['train'].class_sizes.values()))}")
+    for split, facts in found.splits.items():
+        _line(f"{split}: subset {facts.subset}, fingerprint {facts.fingerprint}")
+    _line(f"validation and test {'share no example' if found.disjoint else 'SHARE EXAMPLES'}")
+    for pair, count in (found.repeated or {}).items():
+        if count:
+            first, _, second = pair.partition("/")
+            _line(f"{count:,} pictures of {second} are byte for byte in {first} too")
+    if found.sheet is not None:
+        _line(f"contact sheet: {Path(found.sheet).resolve()}")
+    for problem in found.problems:
+        _line(f"problem: {problem}")
+    if not found.problems:
+        _line("all is as it should be")
+
+
+def _sizes(sizes: list[int]) -> str:
+    if len(set(sizes)) == 1:
+        return f"{sizes[0]} each"
+    if len(sizes) <= 20:
+        return " ".join(map(str, sizes))
+    return f"{' '.join(map(str, sizes[:10]))} ... {' '.join(map(str, sizes[-10:]))}"
+
+
+def _shape(found: Checked) -> str:
+    kind = "pictures" if found.dtype == "uint8" else "features"
+    return f"{len(found.splits['train'].class_sizes)} classes, {kind} of {'x'.join(map(str, found.shape))}"
+
+
+def _file_name(name: str) -> str:
+    """A data set's name as that of a file: "folder:/my/birds" becomes "birds"."""
+    return Path(name.partition(":")[2] or name).stem or "data"
+
+
+def _line(text: str) -> None:
+    out_console.print(escape(text), highlight=False, soft_wrap=True)

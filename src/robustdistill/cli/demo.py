@@ -1,0 +1,192 @@
+"""`robustdistill demo`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from robustdistill.cli.options import (
+    AsJson,
+    BatchSize,
+    DataName,
+    Decay,
+    Epochs,
+    Every,
+    LearningRate,
+    NoVerify,
+    Precision,
+    Quiet,
+    RecipeName,
+    Root,
+    ScheduleName,
+    SplitSeed,
+    StepSize,
+    SubsetSeed,
+    ValidationSample,
+    chosen_recipe,
+    numbers,
+)
+from robustdistill.cli.output import err_console, escaped, interruptible, out_console, print_json, say
+
+if TYPE_CHECKING:
+    from robustdistill.data import Splits
+
+
+def demo(
+    context: typer.Context,
+    data: DataName = "digits-lt",
+    root: Root = None,
+    teacher: Annotated[str, typer.Option(help="Teacher model.")] = "convnet-16",
+    student: Annotated[str, typer.Option(help="Student model.")] = "convnet-8",
+    objectives: Annotated[
+        str, typer.Option(help="Objectives of teachers and students, comma separated.")
+    ] = "standard,balanced,robust",
+    temperatures: Annotated[
+        str, typer.Option(help="Temperatures of the teacher's labels; the best on validation is shown.")
+    ] = "1,3",
+    repeats: Annotated[
+        int, typer.Option(min=1, help="Repetitions with other training seeds, each with teachers of its own.")
+    ] = 3,
+    recipe: RecipeName = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    schedule: ScheduleName = None,
+    every: Every = None,
+    step_size: StepSize = None,
+    decay: Decay = None,
+    validation_sample: ValidationSample = None,
+    precision: Precision = None,
+    split_seed: SplitSeed = 0,
+    subset_seed: SubsetSeed = 0,
+    no_verify: NoVerify = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Runs side by side, of one thread each.", show_default="cores")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the runs and the page.")] = Path("runs/demo"),
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare plain, balanced and robust distillation: every teacher with every student, a table and a page.
+
+    With its defaults it trains on long-tailed digits, needs no download and takes about a minute.
+    """
+    from robustdistill.experiments import execute
+    from robustdistill.experiments.grid import Comparison, DataSource
+    from robustdistill.experiments.journal import scan
+    from robustdistill.report import findings, page, tables
+
+    names = [name.strip() for name in objectives.split(",")]
+    comparison = Comparison(
+        data=DataSource(data, root, split_seed, subset_seed, verify=not no_verify),
+        teacher=teacher,
+        student=student,
+        recipe=chosen_recipe(
+            recipe,
+            data,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            schedule=schedule,
+            every=every,
+            step_size=step_size,
+            decay=decay,
+            validation_sample=validation_sample,
+            precision=precision,
+        ),
+        teacher_objectives=names,
+        student_objectives=names,
+        temperatures=numbers("temperatures", temperatures),
+        repeats=repeats,
+    )
+    jobs = comparison.jobs()
+    workers = min(workers or execute.default_workers(), len(jobs))
+    splits = execute.load_data(comparison.data)
+    say(quiet or as_json, _opening(splits, comparison.teacher, comparison.student, len(jobs), workers))
+    with interruptible(f"finished runs are kept in {out}/runs"), _run_progress(len(jobs), quiet or as_json) as advance:
+        outcomes = execute.run_all(jobs, out / "runs", workers=workers, command=_command(context), on_done=advance)
+    failed = [outcome for outcome in outcomes if outcome.error]
+    for outcome in failed:
+        err_console.print(f"[red]failed[/red] {outcome.job.name}: {outcome.error}", highlight=False)
+    if len(failed) == len(outcomes):
+        raise typer.Exit(1)
+    index = page.write(out / "runs", out)
+    built = tables.build_all(scan(out / "runs"))
+    if as_json:
+        page_path = str(index.resolve())
+        print_json({"page": page_path, "runs": len(jobs), "failed": len(failed), "cells": tables.cells(built)})
+    else:
+        for panel, table in built:
+            out_console.print(tables.terminal(table))
+            say(quiet, f"\n{escaped(findings.finding(panel).headline)}\n")
+        last_teacher = [job.name for job in jobs if job.teacher is None][-1]
+        say(quiet, _closing(index, out / "runs" / last_teacher))
+    if failed:
+        raise typer.Exit(1)
+
+
+def _opening(splits: Splits, teacher: str, student: str, runs: int, workers: int) -> str:
+    counts = splits.train.class_counts
+    return (
+        f"{splits.train.name}: {len(splits.train)} training pictures, {counts.max()} of the most frequent class and"
+        f" {counts.min()} of the rarest; {len(splits.val)} for validation, {len(splits.test)} for test.\n"
+        f"{runs} runs, {teacher} teachers and {student} students, {workers} at a time."
+    )
+
+
+def _closing(index: Path, teacher: Path) -> str:
+    student = f"robustdistill distill --teacher {teacher} --objective tradeoff:0.5"
+    return (
+        f"The page: {index.resolve().as_uri()}\n"
+        f"Try next:\n  [bold]{student}[/bold]\n  [bold]robustdistill evaluate runs/student[/bold]"
+    )
+
+
+@contextmanager
+def _run_progress(total: int, silent: bool) -> Iterator[Any]:
+    """A bar over runs on a terminal, about ten plain lines elsewhere."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    done = 0
+    if silent or not err_console.is_terminal:
+
+        def line(outcome: Any) -> None:
+            nonlocal done
+            done += 1
+            if not silent and (done % max(1, total // 10) == 0 or done == total):
+                err_console.print(f"{done} of {total} runs done", highlight=False)
+
+        yield line
+        return
+    columns = (
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("runs  {task.fields[last]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err_console, transient=True) as progress:
+        task = progress.add_task("runs", total=total, last="")
+
+        def advance(outcome: Any) -> None:
+            progress.update(task, advance=1, last=outcome.job.name)
+
+        yield advance
+
+
+def _command(context: typer.Context) -> str:
+    """The command line as somebody would type it, for the records."""
+    return shlex.join(["robustdistill", context.info_name or "", *sys.argv[2:]])

@@ -1,0 +1,84 @@
+"""What commands print: tables for people, one JSON object for machines, errors and interruptions on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from robustdistill.metrics import Scores
+
+out_console, err_console = Console(), Console(stderr=True)
+
+
+def scores_json(scores: Scores) -> dict[str, Any]:
+    classes = scores.class_names or tuple(str(index) for index in range(len(scores.counts)))
+    rows = zip(classes, scores.per_class.tolist(), scores.counts.tolist(), scores.wilson().tolist(), strict=True)
+    return {
+        "worst_class": scores.worst_class,
+        "balanced": scores.balanced,
+        "standard": scores.standard,
+        "intervals": scores.intervals(),
+        "per_class": [
+            {"class": name, "recall": recall, "count": count, "wilson": interval}
+            for name, recall, count, interval in rows
+        ],
+    }
+
+
+def print_scores(scores: Scores, title: str) -> None:
+    found = scores_json(scores)
+    table = Table(title=title, title_justify="left")
+    for heading in ("class", "recall %", "95 % interval", "examples"):
+        table.add_column(heading, justify="left" if heading == "class" else "right")
+    for row in sorted(found["per_class"], key=lambda row: (row["recall"] == row["recall"], row["recall"])):
+        low, high = row["wilson"]
+        known = row["recall"] == row["recall"]
+        table.add_row(
+            escaped(row["class"]),
+            f"{100 * row['recall']:.1f}" if known else "none seen",
+            f"{100 * low:.1f} to {100 * high:.1f}" if known else "",
+            str(row["count"]),
+        )
+    out_console.print(table)
+    for name in ("worst_class", "balanced", "standard"):
+        low, high = found["intervals"][name]
+        words = {"worst_class": "worst class", "balanced": "balanced", "standard": "standard"}[name]
+        out_console.print(
+            f"{words:>12}  {100 * found[name]:5.1f} %  (bootstrap 95 % {100 * low:.1f} to {100 * high:.1f})",
+            highlight=False,
+        )
+
+
+@contextmanager
+def interruptible(kept: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        err_console.print(
+            f"\ninterrupted: {kept}; run the same command again to go on", highlight=False, soft_wrap=True
+        )
+        sys.exit(130)
+
+
+def say(silent: bool, text: str) -> None:
+    if not silent:
+        out_console.print(text, highlight=False, soft_wrap=True)
+
+
+def escaped(value: object) -> str:
+
+    return escape(str(value))
+
+
+def print_json(value: dict[str, Any]) -> None:
+    from robustdistill.files import plain
+
+    print(json.dumps(plain(value), allow_nan=False))

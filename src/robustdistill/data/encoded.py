@@ -1,0 +1,300 @@
+"""Pictures that stay encoded where they lie: in files, in a zip, or in parquet tables. Decoded when asked for.
+
+Everything here can be sent to worker processes, and none of it imports torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from robustdistill.data.pictures import CLEAN_VIEW, centre_crop, decode, random_resized_crop
+from robustdistill.data.splits import Examples, IntArray
+from robustdistill.errors import InputError
+
+if TYPE_CHECKING:
+    from robustdistill.data.splits import Preprocessing
+
+Fit = Literal["exact", "resize", "crop"]
+_CHUNK = 1024  # pictures read before they are decoded together: bounds what is held encoded
+
+
+class Store(Protocol):
+    """Where encoded pictures lie, by row."""
+
+    def read(self, rows: IntArray) -> list[tuple[str, bytes]]:
+        """(name for messages, encoded bytes) of each of `rows` (M,).
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        ...
+
+    def identity(self, rows: IntArray) -> bytes:
+        """Bytes that say which pictures `rows` are, without reading them."""
+        ...
+
+    def blocks(self, rows: IntArray) -> IntArray | None:
+        """(M,) which rows are read from disk together; None where each is read alone."""
+        ...
+
+
+def texts(names: Sequence[str]) -> npt.NDArray[np.bytes_]:
+    """Names as one array: a million of them as Python strings would be copied by every worker that looks at them."""
+    return np.array([name.encode() for name in names], dtype=np.bytes_)
+
+
+@dataclass(frozen=True, eq=False)
+class Files:
+    """Pictures in files of their own: `names` (N,) are paths below `root`, with / in them."""
+
+    root: Path
+    names: npt.NDArray[np.bytes_]
+
+    def read(self, rows: IntArray) -> list[tuple[str, bytes]]:
+        found = []
+        for name in self.names[rows].tolist():
+            path = self.root / name.decode()
+            try:
+                found.append((str(path), path.read_bytes()))
+            except OSError as error:
+                raise InputError(f"{path}: cannot be read ({error})") from error
+        return found
+
+    def identity(self, rows: IntArray) -> bytes:
+        return b"\n".join(self.names[rows].tolist())
+
+    def blocks(self, rows: IntArray) -> IntArray | None:
+        return None
+
+
+@dataclass(eq=False)
+class ZipMembers:
+    """Pictures in a zip, read straight from it: `names` (N,) are its members."""
+
+    path: Path
+    names: npt.NDArray[np.bytes_]
+    _opened: tuple[int, zipfile.ZipFile] | None = field(default=None, init=False, repr=False)
+
+    def read(self, rows: IntArray) -> list[tuple[str, bytes]]:
+        found = []
+        try:
+            archive = self._archive()
+            for name in self.names[rows].tolist():
+                member = name.decode()
+                found.append((f"{self.path}: {member}", archive.read(member)))
+        except (zipfile.BadZipFile, OSError, EOFError, KeyError, zlib.error, NotImplementedError) as error:
+            raise InputError(f"{self.path}: damaged zip ({error})") from error
+        return found
+
+    def identity(self, rows: IntArray) -> bytes:
+        return b"\n".join(self.names[rows].tolist())
+
+    def blocks(self, rows: IntArray) -> IntArray | None:
+        return None
+
+    def _archive(self) -> zipfile.ZipFile:
+        # A forked worker must not share the file position of the process that it came from.
+        if self._opened is None or self._opened[0] != os.getpid():
+            self._opened = (os.getpid(), zipfile.ZipFile(self.path))
+        return self._opened[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_opened": None}
+
+
+@dataclass(frozen=True, eq=False)
+class ParquetRows:
+    """Pictures in a column of parquet files, read a row group at a time.
+
+    Attributes:
+        files: the parquet files.
+        column: of bytes, or of {bytes, path} as `datasets` writes.
+        places: (N, 3) file, row group and row in the group of each picture.
+    """
+
+    files: tuple[Path, ...]
+    column: str
+    places: IntArray
+
+    def read(self, rows: IntArray) -> list[tuple[str, bytes]]:
+        places = self.places[rows]
+        found: list[tuple[str, bytes]] = [("", b"")] * len(rows)
+        for file, group in np.unique(places[:, :2], axis=0).tolist():
+            positions = np.flatnonzero((places[:, 0] == file) & (places[:, 1] == group))
+            cells = self._cells(file, group)
+            for position in positions.tolist():
+                row = int(places[position, 2])
+                name = f"{self.files[file]}: row group {group} row {row}"
+                cell = cells[row].as_py()
+                content = cell.get("bytes") if isinstance(cell, dict) else cell
+                if not isinstance(content, bytes):
+                    raise InputError(f"{name}: expected the bytes of a picture, got {type(content).__name__}")
+                found[position] = (name, content)
+        return found
+
+    def _cells(self, file: int, group: int) -> Any:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            with pq.ParquetFile(self.files[file]) as opened:
+                return opened.read_row_group(group, columns=[self.column])[self.column]
+        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+            raise InputError(f"{self.files[file]}: truncated, or not a parquet file ({error})") from error
+
+    def identity(self, rows: IntArray) -> bytes:
+        names = "\n".join(file.name for file in self.files)
+        return names.encode() + np.ascontiguousarray(self.places[rows]).tobytes()
+
+    def blocks(self, rows: IntArray) -> IntArray | None:
+        _, numbers = np.unique(self.places[rows][:, :2], axis=0, return_inverse=True)
+        return numbers.reshape(-1).astype(np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedPictures:
+    """N pictures of a store, which look like a (N, H, W, 3) uint8 array until somebody wants the pixels.
+
+    Attributes:
+        store: where they lie.
+        rows: (N,) rows of the store.
+        size: (H, W) once decoded.
+        fit: how a stored picture gets that size: "exact" refuses any other, "resize" resizes it, "crop" resizes its
+            shorter side to 256/224 of `size` and cuts the centre.
+    """
+
+    store: Store
+    rows: IntArray
+    size: tuple[int, int]
+    fit: Fit = "exact"
+
+    dtype = np.dtype(np.uint8)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return (len(self.rows), *self.size, 3)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, positions: npt.NDArray[np.integer[Any]]) -> EncodedPictures:
+        return EncodedPictures(self.store, self.rows[positions], self.size, self.fit)
+
+    def pixels(
+        self, positions: npt.NDArray[np.integer[Any]], views: Sequence[int] | None = None
+    ) -> npt.NDArray[np.uint8]:
+        """(M, H, W, 3) the pictures at `positions` (M,): clean, or each in its view (M,).
+
+        A view other than `CLEAN_VIEW` is a random resized crop, mirrored half of the time, and decides which.
+
+        Raises:
+            InputError: a picture cannot be read, or "exact" ones have another size.
+        """
+        out = np.empty((len(positions), *self.size, 3), dtype=np.uint8)
+        for index, (where, content) in enumerate(self.store.read(self.rows[positions])):
+            out[index] = self._decode(where, content, CLEAN_VIEW if views is None else views[index])
+        return out
+
+    def decoded(self) -> npt.NDArray[np.uint8]:
+        """(N, H, W, 3) all of them, clean, decoded by one thread for each core.
+
+        Raises:
+            InputError: as `pixels`.
+        """
+        out = np.empty(self.shape, dtype=np.uint8)
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # Pillow decodes without holding the GIL
+            for start in range(0, len(self), _CHUNK):
+                read = self.store.read(self.rows[start : start + _CHUNK])
+                for index, picture in enumerate(pool.map(self._clean, read)):
+                    out[start + index] = picture
+        return out
+
+    def _clean(self, named: tuple[str, bytes]) -> npt.NDArray[np.uint8]:
+        return self._decode(*named, CLEAN_VIEW)
+
+    def _decode(self, where: str, content: bytes, view: int) -> npt.NDArray[np.uint8]:
+        picture = decode(content, where, self.size if self.fit == "resize" else None)
+        if self.fit == "crop":
+            picture = (
+                centre_crop(picture, self.size)
+                if view == CLEAN_VIEW
+                else random_resized_crop(picture, self.size, seed=view)
+            )
+        if picture.shape[:2] != self.size:
+            raise InputError(
+                f"{where}: expected a picture of {self.size[0]}x{self.size[1]} pixels, got "
+                f"{picture.shape[0]}x{picture.shape[1]}. Pass image_size= to resize all of them"
+            )
+        return picture
+
+    def identity(self) -> Iterator[bytes]:
+        """What a fingerprint is taken over: which pictures and how they are cut, not their pixels."""
+        yield repr((self.shape, self.fit)).encode()
+        yield self.store.identity(self.rows)
+
+    def blocks(self) -> IntArray | None:
+        """(N,) which pictures are read from disk together; None where each is read alone."""
+        return self.store.blocks(self.rows)
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedExamples(Examples):
+    """Examples whose pictures are `EncodedPictures`; to everything that only looks at shapes and labels, the same.
+
+    Their fingerprint is over the *places* of the pictures (paths or rows), labels, ids and preprocessing: reading a
+    million files to hash them would take longer than an epoch. Pictures changed in place go unnoticed.
+    """
+
+    @classmethod
+    def of(
+        cls,
+        pictures: EncodedPictures,
+        labels: IntArray | None,
+        ids: IntArray,
+        class_names: tuple[str, ...],
+        preprocessing: Preprocessing,
+        name: str,
+    ) -> EncodedExamples:
+        """Examples around `pictures`."""
+        return cls(cast("npt.NDArray[Any]", pictures), labels, ids, class_names, preprocessing, name)
+
+    @property
+    def pictures(self) -> EncodedPictures:
+        return cast("EncodedPictures", self.inputs)
+
+    def decoded(self) -> Examples:
+        """The same examples in memory."""
+        return Examples(
+            self.pictures.decoded(),
+            self.labels,
+            self.ids,
+            self.class_names,
+            self.preprocessing,
+            self.name,
+            self.source,
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits over places, labels, ids, class names and preprocessing."""
+        digest = hashlib.sha256()
+        for part in self.pictures.identity():
+            digest.update(part)
+        for numbers in (self.labels, self.ids):
+            if numbers is not None:
+                digest.update(f"{numbers.dtype}{numbers.shape}".encode())
+                digest.update(np.ascontiguousarray(numbers).data)
+        digest.update(repr((self.class_names, self.preprocessing)).encode())
+        return digest.hexdigest()[:16]

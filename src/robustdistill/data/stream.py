@@ -1,0 +1,228 @@
+"""Examples that stay encoded, as the training loop reads them: decoded and cut by worker processes, batch by batch.
+
+`StreamedExamples` answers to what `DeviceExamples` answers to, so that one loop serves both; `on_device` chooses.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from robustdistill.data.batches import Batch, DeviceExamples, batch_bounds
+from robustdistill.data.encoded import EncodedExamples, EncodedPictures
+from robustdistill.data.pictures import CLEAN_VIEW
+from robustdistill.data.samplers import class_uniform as draw_class_uniform
+from robustdistill.data.samplers import epoch_generator
+from robustdistill.data.splits import Examples, IntArray
+from robustdistill.errors import InputError
+
+VIEWS = 2**62  # more than anybody sees: a view is the seed of its crop
+_BLOCKS = 32  # row groups that are shuffled together, where pictures are read in groups
+
+
+def on_device(examples: Examples, device: torch.device | str = "cpu", workers: int | None = None) -> Loaded:
+    """Examples as the training loop reads them: resident on the device, or streamed to it where they are encoded."""
+    if isinstance(examples, EncodedExamples):
+        return StreamedExamples(examples, device, workers)
+    return DeviceExamples(examples, device)
+
+
+class PictureDataset(Dataset[Tensor]):
+    """Pictures by (position, view), as (H, W, 3) uint8; the dataset that worker processes get."""
+
+    def __init__(self, pictures: EncodedPictures) -> None:
+        self.pictures = pictures
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, key: tuple[int, int]) -> Tensor:
+        return self.__getitems__(np.array([key]))[0]
+
+    def __getitems__(self, keys: IntArray) -> Tensor:
+        """(B, H, W, 3) of keys (B, 2), a whole batch at once: some stores read many pictures as cheaply as one."""
+        return torch.from_numpy(self.pictures.pixels(keys[:, 0], keys[:, 1].tolist()))
+
+
+class StreamedExamples:
+    """One split whose pictures are decoded as they are needed, by `workers` processes; labels are on `device`.
+
+    A training view is a random resized crop, mirrored half of the time; the clean view is the centre crop. Views are
+    numbers, so that a teacher can be shown the same one, and what an epoch shows depends on (seed, epoch) alone: not on
+    the device, nor on the number of workers.
+
+    Args:
+        examples: encoded examples, as `load("imagenet")` gives.
+        device: where batches go.
+        workers: decoding processes; 0 decodes here. By default as many as there are cores, 16 at most.
+    """
+
+    def __init__(
+        self, examples: EncodedExamples, device: torch.device | str = "cpu", workers: int | None = None
+    ) -> None:
+        if workers is not None and workers < 0:
+            raise InputError(f"workers must be at least 0, got {workers}")
+        self.examples, self.device = examples, torch.device(device)
+        self.labels = None if examples.labels is None else torch.from_numpy(examples.labels).to(self.device)
+        self.workers = min(16, len(os.sched_getaffinity(0))) if workers is None else workers
+        self._dataset = PictureDataset(examples.pictures)
+        self._blocks = examples.pictures.blocks()
+        mean, std = (
+            torch.tensor(values, device=self.device)
+            for values in (examples.preprocessing.mean, examples.preprocessing.std)
+        )
+        self._scale, self._shift = (1 / (255 * std))[:, None, None], (-mean / std)[:, None, None]
+        self._wanted = _Wanted()
+        self._loader: DataLoader[Tensor] | None = None
+        self._busy = False
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @property
+    def views(self) -> int:
+        """The number of views of an example."""
+        return VIEWS if self.examples.pictures.fit == "crop" else 1
+
+    @property
+    def clean_view(self) -> int:
+        """The view that is not augmented."""
+        return CLEAN_VIEW
+
+    def batch(self, positions: Tensor, views: Tensor | None = None, *, size: int | None = None) -> Batch:
+        """The examples at `positions` (B,), each in its view (B,), decoded here; the clean one by default."""
+        keys = _keys(positions, views)
+        return self._batch(keys, self._dataset.__getitems__(keys), size)
+
+    def epoch(
+        self,
+        batch_size: int,
+        *,
+        seed: int,
+        epoch: int,
+        class_uniform: bool = False,
+        rank: int = 0,
+        processes: int = 1,
+    ) -> Iterator[Batch]:
+        """Shuffled, augmented batches that cover every example once, or that draw every class alike.
+
+        Args:
+            batch_size: examples in an optimiser step, over all processes together; see `DeviceExamples.epoch`.
+            seed: of the run.
+            epoch: counted from 0.
+            class_uniform: draw as many examples as there are with replacement, each class with the same chance.
+            rank: this process; it gets every `processes`-th example of each batch.
+            processes: the number of processes.
+        """
+        generator = epoch_generator(seed, epoch)
+        if class_uniform:
+            labels = torch.from_numpy(self.examples.require_labels())
+            order = draw_class_uniform(labels, len(self), generator)
+        else:
+            order = _shuffled(len(self), self._blocks, generator)
+        views = torch.full_like(order, CLEAN_VIEW)
+        if self.views > 1:
+            views = torch.randint(CLEAN_VIEW + 1, self.views, (len(self),), generator=generator)
+        keys = _keys(order, views)
+        bounds = batch_bounds(len(self), batch_size)
+        batches = [keys[start + rank : stop : processes] for start, stop in bounds]
+        yield from self._stream(batches, [stop - start for start, stop in bounds])
+
+    def clean(self, batch_size: int, positions: Tensor | None = None) -> Iterator[Batch]:
+        """Unaugmented batches in order, of all examples or of those at `positions` (M,)."""
+        keys = _keys(torch.arange(len(self)) if positions is None else positions, None)
+        batches = [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
+        yield from self._stream(batches, [len(batch) for batch in batches])
+
+    def _stream(self, batches: list[IntArray], sizes: list[int]) -> Iterator[Batch]:
+        if self.workers == 0 or len(batches) <= 1:
+            for keys, size in zip(batches, sizes, strict=True):
+                yield self._batch(keys, self._dataset.__getitems__(keys), size)
+            return
+        # Workers are started once and kept: validation is read many times an epoch. While one pass is under way another
+        # one over the same split gets workers of its own, since a DataLoader serves one pass at a time.
+        own = self._busy
+        wanted = _Wanted() if own else self._wanted
+        if own:
+            loader = self._new_loader(wanted, keep=False)
+        else:
+            loader = self._loader = self._loader or self._new_loader(wanted, keep=True)
+            self._busy = True
+        wanted.batches = batches
+        try:
+            for pixels, keys, size in zip(_pass(loader), batches, sizes, strict=True):
+                yield self._batch(keys, pixels, size)
+        finally:
+            if not own:
+                self._busy = False
+
+    def _new_loader(self, wanted: _Wanted, *, keep: bool) -> DataLoader[Tensor]:
+        return DataLoader(
+            self._dataset,
+            batch_sampler=wanted,  # type: ignore[arg-type]  # an array is as good as a list: `__getitems__` gets it
+            num_workers=self.workers,
+            collate_fn=_as_it_is,
+            pin_memory=self.device.type == "cuda",
+            persistent_workers=keep,
+            generator=torch.Generator(),  # else each pass would draw from torch's global one
+        )
+
+    def _batch(self, keys: IntArray, pixels: Tensor, size: int | None) -> Batch:
+        positions, views = torch.from_numpy(keys).to(self.device).unbind(dim=1)
+        inputs = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().mul_(self._scale)
+        labels = None if self.labels is None else self.labels[positions]
+        return Batch(positions, views, inputs.add_(self._shift), size or len(keys), labels=labels)
+
+
+class _Wanted(Sampler[IntArray]):
+    """The batches of the next pass over a loader whose workers stay."""
+
+    def __init__(self) -> None:
+        self.batches: list[IntArray] = []
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[IntArray]:
+        return iter(self.batches)
+
+
+def _pass(loader: DataLoader[Tensor]) -> Iterator[Tensor]:
+    # Python 3.12 warns of forking a process with threads. Other ways of starting workers would run the user's script
+    # again; these workers only decode, and take no lock that a thread of torch could hold.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*use of fork.*", category=DeprecationWarning)
+        return iter(loader)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _keys(positions: Tensor, views: Tensor | None) -> IntArray:
+    """(B, 2) positions and views, what workers are asked for."""
+    pairs = [positions, torch.full_like(positions, CLEAN_VIEW) if views is None else views]
+    keys: IntArray = torch.stack([numbers.cpu() for numbers in pairs], dim=1).numpy()
+    return keys
+
+
+def _shuffled(count: int, blocks: IntArray | None, generator: torch.Generator) -> Tensor:
+    """(N,) positions in a random order. Where pictures are read in blocks, so many blocks at a time are shuffled
+    together: a batch then reads a few blocks, and not one for each of its pictures."""
+    order = torch.randperm(count, generator=generator)
+    if blocks is None:
+        return order
+    numbers = torch.from_numpy(blocks)
+    turn = torch.randperm(int(numbers.max()) + 1, generator=generator)  # each block's place in the order of blocks
+    window = (turn // _BLOCKS)[numbers[order]]
+    return order[torch.argsort(window, stable=True)]
+
+
+Loaded = DeviceExamples | StreamedExamples  # What the training loop reads.

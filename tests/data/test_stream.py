@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from data.official import imagenet_files, write_tree
+from data.test_imagenet import parquet_shards
+from robustdistill.data import load
+from robustdistill.data.batches import Batch, DeviceExamples
+from robustdistill.data.encoded import EncodedExamples
+from robustdistill.data.stream import PictureDataset, StreamedExamples, _shuffled, on_device
+from robustdistill.errors import InputError
+
+SIZE = 24
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    write_tree(root / "imagenet", imagenet_files(train_each=7))
+    return load("imagenet", root, verify=False, image_size=SIZE)
+
+
+@pytest.fixture
+def streamed(splits) -> StreamedExamples:
+    return StreamedExamples(splits.train, workers=0)
+
+
+def flat(batches: list[Batch]) -> tuple[list[int], list[int]]:
+    return torch.cat([b.positions for b in batches]).tolist(), torch.cat([b.views for b in batches]).tolist()
+
+
+def same(first: list[Batch], second: list[Batch]) -> bool:
+    return all(
+        torch.equal(getattr(a, name), getattr(b, name))
+        for a, b in zip(first, second, strict=True)
+        for name in ("positions", "views", "inputs", "labels")
+    )
+
+
+def test_clean_batches_are_those_of_the_decoded_examples(splits, streamed):
+    resident = DeviceExamples(splits.train.decoded())
+    assert same(list(streamed.clean(5)), list(resident.clean(5)))
+    positions = torch.tensor([9, 2, 2, 14])
+    assert same(list(streamed.clean(3, positions)), list(resident.clean(3, positions)))
+    assert same([streamed.batch(positions)], [resident.batch(positions)])
+    assert torch.equal(streamed.labels, resident.labels)
+    assert len(streamed) == len(resident) == 21
+    assert list(streamed.clean(3, positions[:0])) == []
+
+
+def test_normalised(splits, streamed):
+    pixels = splits.train.pictures.pixels(np.array([3]))[0]
+    settings = splits.train.preprocessing
+    expected = ((pixels / 255 - settings.mean) / settings.std).transpose(2, 0, 1)
+    np.testing.assert_allclose(streamed.batch(torch.tensor([3])).inputs[0].numpy(), expected, atol=1e-5)
+
+
+def test_an_epoch_shows_every_example_once_in_views_of_its_own(streamed):
+    batches = list(streamed.epoch(8, seed=1, epoch=0))
+    positions, views = flat(batches)
+    assert sorted(positions) == list(range(21))
+    assert [batch.size for batch in batches] == [len(batch.inputs) for batch in batches] == [8, 8, 5]
+    assert len(set(views)) == 21
+    assert all(0 < view < streamed.views for view in views)
+    assert batches[0].inputs.shape == (8, 3, SIZE, SIZE)
+    assert batches[0].labels.tolist() == [position // 7 for position in positions[:8]]
+    again = streamed.batch(batches[1].positions, batches[1].views)
+    assert torch.equal(again.inputs, batches[1].inputs)  # what a teacher that is shown "the same view" rests on
+
+
+def test_seed_and_epoch_alone_decide(streamed):
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = list(streamed.epoch(8, seed=3, epoch=2))
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    assert same(list(streamed.epoch(8, seed=3, epoch=2)), first)
+    others = [flat(list(streamed.epoch(8, seed=seed, epoch=epoch))) for seed, epoch in ((3, 1), (2, 2), (-3, 2))]
+    assert len({str(order) for order in [*others, flat(first)]}) == 4
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_share_each_batch(streamed, processes):
+    whole = list(streamed.epoch(8, seed=5, epoch=1))
+    shards = [list(streamed.epoch(8, seed=5, epoch=1, rank=rank, processes=processes)) for rank in range(processes)]
+    for index, batch in enumerate(whole):
+        parts = [shard[index] for shard in shards]
+        assert {part.size for part in parts} == {batch.size}
+        assert sorted(zip(*flat(parts), strict=True)) == sorted(zip(*flat([batch]), strict=True))
+
+
+def test_class_uniform_draws(splits):
+    skewed = StreamedExamples(splits.train.subset(np.array([0, 1, 2, 3, 4, 5, 6, 7, 14])), workers=0)
+    labels = torch.cat(
+        [batch.labels for epoch in range(60) for batch in skewed.epoch(4, seed=0, epoch=epoch, class_uniform=True)]
+    )
+    counts = torch.bincount(labels)
+    assert counts.sum() == 540
+    assert (counts - 180).abs().max() < 5 * (540 * 2 / 9) ** 0.5
+
+
+class TestWorkers:
+    def test_their_number_changes_nothing(self, splits, streamed):
+        parallel = StreamedExamples(splits.train, workers=2)
+        torch.manual_seed(0)
+        before = torch.get_rng_state()
+        for epoch in range(2):
+            assert same(list(parallel.epoch(4, seed=0, epoch=epoch)), list(streamed.epoch(4, seed=0, epoch=epoch)))
+            assert same(list(parallel.clean(4)), list(streamed.clean(4)))
+        assert torch.equal(torch.get_rng_state(), before)
+
+    def test_they_are_kept_from_pass_to_pass(self, splits):
+        parallel = StreamedExamples(splits.train, workers=1)
+        list(parallel.clean(4))
+        workers = {worker.pid for worker in parallel._loader._iterator._workers}
+        list(parallel.epoch(4, seed=0, epoch=0))
+        assert {worker.pid for worker in parallel._loader._iterator._workers} == workers
+
+    def test_a_pass_that_is_given_up_leaves_nothing_behind(self, splits, streamed):
+        parallel = StreamedExamples(splits.train, workers=1)
+        for batch in parallel.epoch(4, seed=0, epoch=0):
+            assert len(batch.inputs) == 4
+            break
+        assert same(list(parallel.clean(4)), list(streamed.clean(4)))
+
+    def test_one_pass_within_another(self, splits, streamed):
+        parallel = StreamedExamples(splits.train, workers=1)
+        outer = parallel.epoch(6, seed=0, epoch=0)
+        seen = [next(outer)]
+        assert same(list(parallel.clean(5)), list(streamed.clean(5)))
+        assert same([*seen, *outer], list(streamed.epoch(6, seed=0, epoch=0)))
+
+    def test_their_errors_arrive(self, splits, tmp_path):
+        write_tree(tmp_path / "imagenet", imagenet_files())
+        train = load("imagenet", tmp_path, verify=False).train
+        path = tmp_path / "imagenet" / train.pictures.store.names[12].decode()
+        path.write_bytes(b"no picture")
+        with pytest.raises(InputError, match=f"{path.name}: not a readable picture"):
+            list(StreamedExamples(train, workers=1).clean(4))
+
+    def test_a_negative_number(self, splits):
+        with pytest.raises(InputError, match="workers must be at least 0, got -1"):
+            StreamedExamples(splits.train, workers=-1)
+
+
+def test_parquet_rows_stream_too(tmp_path):
+    parquet_shards(tmp_path / "imagenet" / "data", imagenet_files())
+    splits = load("imagenet", tmp_path, verify=False, image_size=SIZE)
+    resident = DeviceExamples(splits.val.decoded())
+    streamed = StreamedExamples(splits.val, workers=1)
+    assert same(list(streamed.clean(4)), list(resident.clean(4)))
+    positions, _ = flat(list(StreamedExamples(splits.train, workers=1).epoch(4, seed=0, epoch=0)))
+    assert sorted(positions) == list(range(15))
+
+
+def test_blocks_are_shuffled_a_few_at_a_time():
+    blocks = np.repeat(np.arange(100), 20)
+    order = _shuffled(2000, blocks, torch.Generator().manual_seed(0))
+    assert sorted(order.tolist()) == list(range(2000))
+    seen = torch.from_numpy(blocks)[order]
+    for start in range(0, 1920, 640):
+        window = seen[start : start + 640]
+        assert len(window.unique()) == 32  # 32 whole blocks ...
+        assert len(window[:64].unique()) > 20  # ... well mixed
+    assert not torch.equal(order, _shuffled(2000, blocks, torch.Generator().manual_seed(1)))
+
+
+def test_which_examples_are_streamed(splits):
+    assert isinstance(on_device(splits.train, workers=0), StreamedExamples)
+    assert isinstance(on_device(splits.train.decoded()), DeviceExamples)
+
+
+def test_examples_that_are_not_cropped_have_one_view(splits):
+    train = splits.train
+    resized = type(train.pictures)(train.pictures.store, train.pictures.rows, (8, 8), "resize")
+    streamed = StreamedExamples(
+        EncodedExamples.of(resized, train.labels, train.ids, train.class_names, train.preprocessing, "t"), workers=0
+    )
+    assert streamed.views == 1
+    batches = list(streamed.epoch(8, seed=0, epoch=0))
+    assert set(flat(batches)[1]) == {streamed.clean_view}
+
+
+def test_the_dataset_alone(splits):
+    dataset = PictureDataset(splits.train.pictures)
+    assert len(dataset) == 21
+    assert torch.equal(dataset[3, 0], dataset.__getitems__(np.array([[3, 0]]))[0])
+    assert dataset[3, 5].shape == (SIZE, SIZE, 3)
