@@ -27,7 +27,7 @@ def test_scan_finds_what_was_written_in_the_order_of_paths(tmp_path: Path) -> No
 
 
 def test_a_record_survives_a_round_trip_with_fields_of_a_later_version(tmp_path: Path) -> None:
-    content = changed(selection_labels="one-hot")
+    content = changed(a_later_field="kept")
     path = subject.write_record(tmp_path, content)
     written = json.loads(path.read_text())
     assert {key: written[key] for key in content} | {"spec": written["spec"]} == {**content, "spec": written["spec"]}

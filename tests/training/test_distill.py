@@ -65,6 +65,7 @@ def test_run_module_and_callable_make_one_student(teacher: Run, monkeypatch: pyt
         "temperature": 1.0,
         "validation_temperature": 1.0,
         "teacher_view": "same",
+        "teacher_weight": 1.0,
     }
     assert by_run.spec.role == "student"
 

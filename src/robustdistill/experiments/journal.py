@@ -86,6 +86,7 @@ class Record(_Part):
     spec: RunSpec
     metrics: Metrics
     history: list[Epoch] = Field(default_factory=list)
+    selection_labels: Literal["true", "teacher"] = "true"
     class_names: list[str]
     train_counts: list[Count]
     parameters: int | None = None

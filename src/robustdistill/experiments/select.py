@@ -238,15 +238,15 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _rule(groups: list[Group], worst: str, incomplete: bool) -> str:
     if all(len(group.candidates) == 1 for group in groups) and not incomplete:
-        return (
-            "One temperature was run per combination, so nothing was selected. "
-            "The last iterate of each run is its model."
+        sentence = "One temperature was run per combination, so nothing was selected."
+    else:
+        sentence = (
+            "The temperature was chosen once per combination of teacher and student, by the highest mean over repeats of "
+            f"{metric_name(worst)} on the validation split (ties: balanced accuracy there). Test results took no part."
         )
-    sentence = (
-        "The temperature was chosen once per combination of teacher and student, by the highest mean over repeats of "
-        f"{metric_name(worst)} on the validation split (ties: balanced accuracy there). Test results took no part."
-        " The last iterate of each run is its model."
-    )
+    sentence += " The last iterate of each run is its model."
     if incomplete:
         sentence += " Temperatures with fewer repeats than the most complete one did not compete."
+    if any(record.selection_labels == "teacher" for group in groups for record in group.records):
+        sentence += " Where validation carries no labels, the teacher's stood in for them."
     return sentence

@@ -36,6 +36,7 @@ def distill(
     validation_labels: ValidationLabels = "teacher",
     validation_temperature: float | None = None,
     teacher_view: TeacherView | None = None,
+    teacher_weight: float = 1.0,
     recipe: Recipe | str | None = None,
     seed: int = 0,
     method: str | Method = "margin",
@@ -52,14 +53,16 @@ def distill(
         teacher: a Run, a module, a "module:callable" that returns one with its weights, or tables of predictions
             {"train": ..., "val": ...}. It is run in eval mode and never changed.
         student: as `fit`'s model.
-        train: pictures to distil on.
-        val: what moves the multipliers, and is scored after each epoch.
+        train: pictures to distil on; they may be unlabelled.
+        val: what moves the multipliers, and is scored after each epoch. It may be unlabelled where
+            `validation_labels` is "teacher": scores are then agreement with the teacher, and the record says so.
         objective: the student's.
         temperature: T > 0 of the targets. The student's own logits are never tempered.
         validation_labels: "teacher" (Algorithm 1) or "one-hot" (Algorithm 2).
         validation_temperature: of the teacher's validation labels; `temperature` by default.
         teacher_view: "same": the teacher sees each augmented view that the student sees (default); "clean": it saw the
             clean picture once (the default, and the only one, for tables).
+        teacher_weight: w in [0, 1] of the targets (1 − w) · one-hot + w · teacher; 1 asks for no training labels.
         recipe, seed, method, risk, device, threads, out, progress, extra: as in `fit`.
 
     Returns:
@@ -78,6 +81,8 @@ def distill(
         raise InputError("validation_temperature has no effect with one-hot validation labels: leave it out")
     if teacher_view not in (None, "same", "clean"):
         raise unknown("teacher_view", str(teacher_view), ["same", "clean"])
+    if not 0 <= teacher_weight <= 1:
+        raise InputError(f"teacher_weight must lie in [0, 1], got {teacher_weight}")
     source, facts = _teacher(teacher, train)
     if isinstance(source, dict) and teacher_view == "same":
         raise InputError("teacher_view='same' needs a model: tables hold one prediction per clean picture")
@@ -86,6 +91,7 @@ def distill(
         temperature=temperature,
         validation_temperature=(validation_temperature or temperature) if validation_labels == "teacher" else None,
         teacher_view=teacher_view or ("clean" if isinstance(source, dict) else "same"),
+        teacher_weight=float(teacher_weight),
     )
     return fit(
         student,

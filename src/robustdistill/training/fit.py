@@ -192,8 +192,9 @@ def fit(
             multipliers=multipliers,
             scores=scores or validation.scores(module),
             class_names=train.class_names,
-            train_counts=[] if train.labels is None else train.class_counts.tolist(),
+            train_counts=_train_counts(train, multipliers),
             in_channels=train.channels,
+            selection_labels=validation.labelled_by,
             seconds=time.perf_counter() - began + (keeper.spent if keeper is not None else 0.0),
             extra=extra or {},
             environment=environment(str(device)),
@@ -212,7 +213,8 @@ def _check(
     for split in (train, val):
         if len(split) < 2:
             raise InputError(f"{split.name} must have at least 2 examples, got {len(split)}")
-    val.require_every_class()
+    if val.labels is not None:
+        val.require_every_class()
     if risk not in ("zero-one", "cross-entropy"):
         raise unknown("risk", str(risk), ["zero-one", "cross-entropy"])
     if not method.uses_costs and objective != Objective("standard", 0.0):
@@ -223,6 +225,12 @@ def _check(
         raise InputError(f"method {method.name} learns from labels alone: use fit")
     if method.needs_labels or method.class_uniform:
         train.require_every_class()
+
+
+def _train_counts(train: Examples, multipliers: ClassMultipliers) -> list[int]:
+    if train.labels is not None:
+        return [int(count) for count in train.class_counts]
+    return [round(float(prior) * len(train)) for prior in multipliers.priors]
 
 
 def _context(

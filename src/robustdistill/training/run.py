@@ -35,9 +35,10 @@ class Run:
         scores: on the validation split.
         test: on the test split, where somebody has evaluated the run and wants that kept.
         class_names: C names.
-        train_counts: (C,) training examples of each class.
+        train_counts: (C,) training examples of each class; expected ones, by the teacher, where they carry no labels.
         in_channels: of the pictures, 0 for features.
         seconds: of training.
+        selection_labels: what `scores` are against: "true" labels, or the "teacher" where validation has none.
         extra: more to keep in the record, such as the repeat or the command.
         environment: versions, hardware and date of the training.
         folder: where it is saved, if it is.
@@ -52,6 +53,7 @@ class Run:
     train_counts: list[int]
     in_channels: int
     seconds: float
+    selection_labels: str = "true"
     extra: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=environment)
     folder: Path | None = None
@@ -76,6 +78,7 @@ class Run:
             "metrics": metrics,
             "history": self.history,
             "multipliers": {k: v.tolist() if isinstance(v, torch.Tensor) else v for k, v in state.items()},
+            "selection_labels": self.selection_labels,
             "class_names": list(self.class_names),
             "train_counts": self.train_counts,
             "in_channels": self.in_channels,
@@ -137,6 +140,7 @@ class Run:
             class_names=names,
             in_channels=in_channels,
             **kept,
+            selection_labels=record.get("selection_labels", "true"),
             extra={key: value for key, value in record.items() if key not in _FIELDS},
             folder=folder,
             test=metrics.get("test"),
@@ -151,6 +155,7 @@ def _float64(value: Any) -> Any:
 _KEPT = ("history", "train_counts", "seconds", "environment")
 _FIELDS = (
     *("schema", "name", "hash", "spec", "metrics", "multipliers", "class_names", "in_channels", "parameters"),
+    "selection_labels",
     *_KEPT,
 )
 

@@ -43,6 +43,7 @@ class Distillation(BaseModel):
         temperature: of the targets.
         validation_temperature: of the teacher's validation labels, where they are used.
         teacher_view: whether the teacher sees the view that the student sees ("same") or the clean picture.
+        teacher_weight: w of the targets (1 − w) · one-hot + w · teacher.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,6 +55,7 @@ class Distillation(BaseModel):
     temperature: float
     validation_temperature: float | None = None
     teacher_view: Literal["same", "clean"] = "same"
+    teacher_weight: float = 1.0
 
 
 class RunSpec(BaseModel):
@@ -86,6 +88,12 @@ class RunSpec(BaseModel):
 
     @property
     def hash(self) -> str:
-        """12 hex digits; equal for equal specs."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """12 hex digits; equal for equal specs.
+
+        A setting that a later version added does not count while it has its default: older runs keep their hash.
+        """
+        content = self.model_dump(mode="json")
+        if self.distillation is not None and self.distillation.teacher_weight == 1.0:
+            del content["distillation"]["teacher_weight"]
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]

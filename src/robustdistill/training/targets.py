@@ -80,29 +80,40 @@ class TeacherTargets:
         self.teacher, self.identity, self.validation_labels = teacher, identity, validation_labels
 
     def prepare(self, train: Loaded, val: Loaded) -> tuple[Tensor, Tensor]:
-        self._logits = self._predict("train", train)
-        probabilities = self._tempered(self._logits)
-        self._live = (
-            self.teacher if isinstance(self.teacher, nn.Module) and self.identity.teacher_view == "same" else None
-        )
-        if train.views == 1:
-            self._live = None  # The only view is the clean one, whose predictions are at hand.
+        logits = self._predict("train", train)
+        probabilities = self._tempered(logits)
         _warn_if_useless(probabilities, train)
+        # Where the only view is the clean one, its predictions are at hand, and a live teacher would say the same.
+        live = isinstance(self.teacher, nn.Module) and self.identity.teacher_view == "same" and train.views > 1
+        self._clean_logits = None if live else logits
+        self._labels = train.labels
+        if self.identity.teacher_weight < 1.0:
+            train.examples.require_labels()
+        priors = self._mixed(probabilities, self._labels).mean(dim=0, dtype=torch.float64)
         if self.validation_labels == "one-hot":
-            targets = one_hot_validation(val)
-        else:
-            assert self.identity.validation_temperature is not None
-            targets = torch.softmax(self._predict("val", val) / self.identity.validation_temperature, dim=1)
-            _warn_of_missing(targets.sum(dim=0), val)
-        return probabilities.mean(dim=0, dtype=torch.float64), targets
+            return priors, one_hot_validation(val)
+        assert self.identity.validation_temperature is not None
+        targets = torch.softmax(self._predict("val", val) / self.identity.validation_temperature, dim=1)
+        _warn_of_missing(targets.sum(dim=0), val)
+        return priors, targets
 
     def __call__(self, batch: Batch) -> Batch:
-        if self._live is None:
-            logits = self._logits[batch.positions]
+        if self._clean_logits is not None:
+            logits = self._clean_logits[batch.positions]
         else:
-            with evaluating(self._live), torch.no_grad():
-                logits = self._live(batch.inputs).float()
-        return replace(batch, targets=self._tempered(logits), teacher_logits=logits)
+            assert isinstance(self.teacher, nn.Module)
+            with evaluating(self.teacher), torch.no_grad():
+                logits = self.teacher(batch.inputs).float()
+        targets = self._mixed(self._tempered(logits), batch.labels)
+        return replace(batch, targets=targets, teacher_logits=logits)
+
+    def _mixed(self, probabilities: Tensor, labels: Tensor | None) -> Tensor:
+        """(1 − w) · one-hot + w · teacher, (B, C)."""
+        weight = self.identity.teacher_weight
+        if weight == 1.0 or labels is None:
+            return probabilities
+        mixed = weight * probabilities
+        return mixed.scatter_add(1, labels.unsqueeze(1), torch.full_like(mixed[:, :1], 1 - weight))
 
     def describe(self) -> Distillation:
         return self.identity

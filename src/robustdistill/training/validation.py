@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,8 @@ class Validation:
         accelerator: Accelerator,
     ) -> None:
         self.data, self.targets, self.risk, self.seed, self.accelerator = data, targets, risk, seed, accelerator
+        self.labels = targets.argmax(dim=1) if data.labels is None else data.labels
+        self.labelled_by: Literal["true", "teacher"] = "teacher" if data.labels is None else "true"
         self.sample = sample if sample is not None and sample < len(data) else None
 
     def risks(self, model: nn.Module, step: int) -> Risks:
@@ -52,7 +54,7 @@ class Validation:
         return Risks(self.accelerator.reduce(risks.sums, "sum"), self.accelerator.reduce(risks.counts, "sum"))
 
     def scores(self, model: nn.Module) -> Scores:
-        """Accuracy by class on all validation examples, against their true labels.
+        """Accuracy by class on all validation examples, against their labels or, where they have none, the teacher's.
 
         Raises:
             DivergedError: the model's logits are not finite.
@@ -63,7 +65,7 @@ class Validation:
         predicted = logits.argmax(dim=1).cpu().numpy()
         return Scores.of(
             predicted,
-            labels=examples.require_labels(),
+            labels=self.labels.cpu().numpy(),
             num_classes=examples.num_classes,
             class_names=examples.class_names,
         )
