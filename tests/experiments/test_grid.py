@@ -132,3 +132,24 @@ def test_jobs_travel_to_other_processes() -> None:
 def test_unknown_objectives_are_refused() -> None:
     with pytest.raises(InputError, match="did you mean 'robust'"):
         comparison(student_objectives=("rubust",)).jobs()
+
+
+def test_other_methods_join_the_comparison() -> None:
+    plan = Comparison(
+        data=DataSource("digits-lt"),
+        teacher="convnet-4",
+        student="convnet-2",
+        recipe=Recipe(),
+        teacher_objectives=("standard", "robust"),
+        student_objectives=("standard",),
+        methods=("ada-margin:scale=2.0", "dkd", "group-dro"),
+        temperatures=(1.0, 3.0),
+        repeats=1,
+    )
+    jobs = plan.jobs()
+    count = {method: sum(job.method == method for job in jobs) for method in ("margin", *plan.methods)}
+    # A student of each teacher at each temperature; DKD has a temperature of its own; group DRO has no teacher.
+    assert count == {"margin": 2 + 4, "ada-margin:scale=2.0": 4, "dkd": 2, "group-dro": 1}
+    assert len({job.name for job in jobs}) == len(jobs)
+    assert not [job.name for job in jobs if set(job.name) & set(":/ ")]
+    assert [job.teacher for job in jobs if job.method == "group-dro"] == [None]

@@ -47,6 +47,9 @@ def demo(
     objectives: Annotated[
         str, typer.Option(help="Objectives of teachers and students, comma separated.")
     ] = "standard,balanced,robust",
+    methods: Annotated[
+        str, typer.Option(help="Other training methods to compare with, separated by semicolons.", show_default="none")
+    ] = "",
     temperatures: Annotated[
         str, typer.Option(help="Temperatures of the teacher's labels; the best on validation is shown.")
     ] = "1,3",
@@ -102,6 +105,7 @@ def demo(
         ),
         teacher_objectives=names,
         student_objectives=names,
+        methods=[name.strip() for name in methods.split(";") if name.strip()],
         temperatures=numbers("temperatures", temperatures),
         repeats=repeats,
     )

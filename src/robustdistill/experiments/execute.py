@@ -142,6 +142,7 @@ def run_job(job: Job, root: Path, command: str | None = None) -> Outcome:
                 data.val,
                 objective=job.objective,
                 recipe=job.recipe,
+                method=job.method,
                 seed=job.seed,
                 threads=job.threads,
                 out=folder,
@@ -159,6 +160,7 @@ def run_job(job: Job, root: Path, command: str | None = None) -> Outcome:
                 validation_labels=job.validation_labels,  # type: ignore[arg-type]
                 validation_temperature=job.validation_temperature,
                 recipe=job.recipe,
+                method=job.method,
                 seed=job.seed,
                 threads=job.threads,
                 out=folder,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +35,7 @@ class Job:
         objective: canonical string.
         recipe: optimisation settings.
         seed: of training.
+        method: training method, with its settings after a colon.
         repeat: which repetition of the comparison it belongs to.
         threads: CPU threads.
         teacher: None for a teacher.
@@ -49,6 +51,7 @@ class Job:
     seed: int
     repeat: int
     threads: int = 1
+    method: str = "margin"
     teacher: Job | None = None
     temperature: float = 1.0
     validation_labels: str = "one-hot"
@@ -57,14 +60,15 @@ class Job:
     @property
     def name(self) -> str:
         """A folder name that says what the run is; unique within a comparison."""
-        parts = ["teacher" if self.teacher is None else "student", self.model, self.objective]
+        what = self.objective if self.method == "margin" else self.method
+        parts = ["teacher" if self.teacher is None else "student", self.model, what]
         if self.teacher is not None:
             parts += ["from", self.teacher.objective, f"T{self.temperature:g}"]
             if Objective.parse(self.objective).needs_multipliers:
                 parts.append(f"{self.validation_labels}-val")
             if self.validation_temperature not in (None, self.temperature):
                 parts.append(f"Tval{self.validation_temperature:g}")
-        return "_".join([*parts, f"r{self.repeat}"]).replace(":", "-").replace("/", "-")
+        return re.sub(r"[^\w.=-]", "-", "_".join([*parts, f"r{self.repeat}"]))
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,8 @@ class Comparison:
         teacher_objectives: of the teachers.
         student_objectives: of the students.
         validation_labels: for students with multipliers; the others have none to move and are trained once.
+        methods: other training methods to compare with; one that needs a teacher makes a student of each teacher,
+            another one trains the student's architecture on labels.
         temperatures: of the targets, and of teacher-labelled validation.
         repeats: training seeds 0, 1, ...; split and subset stay fixed.
         threads: CPU threads of each run.
@@ -91,6 +97,7 @@ class Comparison:
     teacher_objectives: Sequence[str] = ("standard", "balanced", "robust")
     student_objectives: Sequence[str] = ("standard", "balanced", "robust")
     validation_labels: Sequence[str] = ("teacher", "one-hot")
+    methods: Sequence[str] = ()
     temperatures: Sequence[float] = (1.0,)
     repeats: int = 3
     threads: int = 1
@@ -110,8 +117,27 @@ class Comparison:
                     threads=self.threads,
                 )
                 jobs[teacher] = None
-                jobs |= dict.fromkeys(self._students(teacher))
+                jobs |= dict.fromkeys(self._students(teacher) + self._others(teacher))
         return list(jobs)
+
+    def _others(self, teacher: Job) -> list[Job]:
+        """Runs of the other methods: students of `teacher`, and those without a teacher, alike for every teacher."""
+        if not self.methods:
+            return []
+        from robustdistill import methods
+
+        runs = []
+        for text in self.methods:
+            method = methods.get(text)
+            alone = replace(
+                teacher, model=self.student, objective="standard", seed=STUDENT_SEED + teacher.seed, method=text
+            )
+            if not method.needs_teacher:
+                runs.append(alone)
+                continue
+            for temperature in self.temperatures if method.uses_temperature else (1.0,):
+                runs.append(replace(alone, teacher=teacher, temperature=temperature))
+        return runs
 
     def _students(self, teacher: Job) -> list[Job]:
         students = []

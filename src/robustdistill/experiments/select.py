@@ -241,8 +241,8 @@ def _rule(groups: list[Group], worst: str, incomplete: bool) -> str:
         sentence = "One temperature was run per combination, so nothing was selected."
     else:
         sentence = (
-            "The temperature was chosen once per combination of teacher and student, by the highest mean over repeats of "
-            f"{metric_name(worst)} on the validation split (ties: balanced accuracy there). Test results took no part."
+            "The temperature was chosen once per combination of teacher and student, by the highest mean over repeats"
+            f" of {metric_name(worst)} on the validation split (ties: balanced accuracy there). Test results took no part."
         )
     sentence += " The last iterate of each run is its model."
     if incomplete:

@@ -52,6 +52,7 @@ class BalancedKd(Method):
         " CIFAR-10 (deferred=0.8). The temperature of the targets does not apply to it: T is its own, of the student"
         " too",
     )
+    uses_temperature: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = True
     uses_costs: ClassVar[bool] = False

@@ -66,6 +66,7 @@ class Method:
         card: for the table of methods.
         needs_teacher: whether batches must carry a teacher's predictions.
         takes_teacher: whether a teacher's predictions are of any use to it.
+        uses_temperature: whether the temperature of the targets matters; not where a method has one of its own.
         needs_labels: whether batches must carry the examples' own labels.
         uses_costs: whether the objective's costs enter the loss. Where not, only the standard objective is accepted.
         validation_risk: the loss of the risks that `on_validation` gets, None for that of the run.
@@ -75,6 +76,7 @@ class Method:
     card: ClassVar[Card]
     needs_teacher: ClassVar[bool] = False
     takes_teacher: ClassVar[bool] = True
+    uses_temperature: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = False
     uses_costs: ClassVar[bool] = True
     validation_risk: ClassVar[RiskLoss | None] = None

@@ -50,6 +50,7 @@ class Dkd(Method):
         " they choose β for each pair (2 to 8). The label is left out of p̂ exactly, where they subtract 1000 from"
         " its logit. The temperature of the targets does not apply to it: T is its own, of the student too",
     )
+    uses_temperature: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = True
     uses_costs: ClassVar[bool] = False

@@ -46,6 +46,7 @@ class LogitStdKd(Method):
         deviations="none in the loss; std divides by C−1, as in the authors' code. The temperature of the targets does"
         " not apply to it: T is its own, of the student too",
     )
+    uses_temperature: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = True
     uses_costs: ClassVar[bool] = False

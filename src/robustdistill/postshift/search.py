@@ -15,7 +15,7 @@ RESOLUTION = 1e-6
 
 
 def search(fit: FitTable, start: FloatArray, robustness: float) -> Iterator[Candidate]:
-    """The optimum that is reached from `start`; where no shift at all is better, also the one that is reached from it."""
+    """The optimum reached from `start` and, where no shift at all is better than it, the one reached from there."""
     found = _climb(fit, start, robustness)
     yield found
     unshifted = np.zeros_like(start)
