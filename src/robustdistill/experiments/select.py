@@ -242,7 +242,8 @@ def _rule(groups: list[Group], worst: str, incomplete: bool) -> str:
     else:
         sentence = (
             "The temperature was chosen once per combination of teacher and student, by the highest mean over repeats"
-            f" of {metric_name(worst)} on the validation split (ties: balanced accuracy there). Test results took no part."
+            f" of {metric_name(worst)} on the validation split (ties: balanced accuracy there). Test results took"
+            " no part."
         )
     sentence += " The last iterate of each run is its model."
     if incomplete:
