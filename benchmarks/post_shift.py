@@ -39,9 +39,9 @@ ABOUT = """# Post-shift: worst-class accuracy on test, and how far the fit table
   initialisation. The fit table is the validation split. The robust objective has already used it in training, to move
   its multipliers. The seeds share 1,797 images, so ± understates what other images would change.
 
-Accuracy in percent, mean over n seeds ± its standard error. *gap*: the worst class on the fit table minus that on test;
-without a shift it is negative where the fit table is small, as the lowest of ten noisy accuracies is too low. *against gradient*:
-the worst class on test minus that of exponentiated-gradient, seed by seed.
+Accuracy in percent, mean over n seeds ± its standard error. *gap*: the worst class on the fit table minus that on test.
+(Of the unshifted Gaussian models it is negative: the lowest of ten accuracies over few examples is on average too low.)
+*against gradient*: the worst class on test minus that of exponentiated-gradient, seed by seed.
 """
 
 
