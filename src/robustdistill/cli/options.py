@@ -71,6 +71,9 @@ MethodName = Annotated[
     typer.Option(help="Training method: margin, ada-margin, group-dro:eta=0.1, ... (docs/methods.md has all)."),
 ]
 Risk = Annotated[Literal["zero-one", "cross-entropy"], typer.Option(help="Loss that moves the multipliers.")]
+Scorer = Annotated[
+    Literal["last", "averaged"], typer.Option(help="The last iterate, or the mean logits of at most 16 of them.")
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...", show_default="found")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_default="all cores")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]

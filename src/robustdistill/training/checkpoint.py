@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from robustdistill.errors import InputError
 from robustdistill.files import replacing
 from robustdistill.methods import Method
+from robustdistill.models.averaged import Iterates
 from robustdistill.multipliers import ClassMultipliers
 from robustdistill.training.step import TrainStep
 
@@ -35,7 +36,7 @@ class Keeper:
     Args:
         folder: of the run.
         spec_hash: identity of the run; a checkpoint of another one is refused.
-        model, optimizer, multipliers, method: whose state it is.
+        model, optimizer, multipliers, method, iterates: whose state it is.
 
     Attributes:
         path: of the checkpoint.
@@ -50,10 +51,11 @@ class Keeper:
         optimizer: torch.optim.Optimizer,
         multipliers: ClassMultipliers,
         method: Method,
+        iterates: Iterates | None = None,
     ) -> None:
         self.path = Path(folder) / CHECKPOINT
         self.spec_hash, self.model, self.optimizer = spec_hash, model, optimizer
-        self.multipliers, self.method = multipliers, method
+        self.multipliers, self.method, self.iterates = multipliers, method, iterates
         self.spent = 0.0
         self._start = self._last = time.perf_counter()
 
@@ -68,6 +70,8 @@ class Keeper:
         dro = self.multipliers.state_dict()
         tensors |= {f"multipliers/{key}": value for key, value in dro.items() if isinstance(value, Tensor)}
         tensors |= {f"method/{key}": value for key, value in self.method.state().items()}
+        if self.iterates is not None:
+            tensors |= {f"iterates/{key}": value for key, value in self.iterates.state().items()}
         tensors["generator/cpu"] = torch.get_rng_state()
         if torch.cuda.is_available():
             tensors["generator/cuda"] = torch.cuda.get_rng_state()
@@ -101,6 +105,8 @@ class Keeper:
         self.optimizer.load_state_dict({"state": states, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.multipliers.load_state_dict({**_below(tensors, "multipliers/"), **about})
         self.method.load_state(_below(tensors, "method/"))
+        if self.iterates is not None:
+            self.iterates.load_state(_below(tensors, "iterates/"))
         torch.set_rng_state(tensors["generator/cpu"])
         if "generator/cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["generator/cuda"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -41,6 +41,7 @@ def distill(
     seed: int = 0,
     method: str | Method = "margin",
     risk: RiskLoss = "zero-one",
+    scorer: Literal["last", "averaged"] = "last",
     device: str | torch.device | None = None,
     threads: int | None = None,
     out: Path | str | None = None,
@@ -63,7 +64,7 @@ def distill(
         teacher_view: "same": the teacher sees each augmented view that the student sees (default); "clean": it saw the
             clean picture once (the default, and the only one, for tables).
         teacher_weight: w in [0, 1] of the targets (1 − w) · one-hot + w · teacher; 1 asks for no training labels.
-        recipe, seed, method, risk, device, threads, out, progress, extra: as in `fit`.
+        recipe, seed, method, risk, scorer, device, threads, out, progress, extra: as in `fit`.
 
     Returns:
         The student's Run.
@@ -103,6 +104,7 @@ def distill(
         targets=TeacherTargets(source, identity, validation_labels),
         method=method,
         risk=risk,
+        scorer=scorer,
         device=device,
         threads=threads,
         out=out,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -16,6 +16,7 @@ from robustdistill.data.splits import Examples
 from robustdistill.data.stream import Loaded, on_device
 from robustdistill.environment import environment
 from robustdistill.errors import InputError, unknown
+from robustdistill.models.averaged import Iterates
 from robustdistill.multipliers import ClassMultipliers
 from robustdistill.objectives import Objective
 from robustdistill.risks import RiskLoss
@@ -47,6 +48,7 @@ def fit(
     targets: Targets | None = None,
     method: str | methods.Method = "margin",
     risk: RiskLoss = "zero-one",
+    scorer: Literal["last", "averaged"] = "last",
     device: str | torch.device | None = None,
     threads: int | None = None,
     out: Path | str | None = None,
@@ -68,6 +70,8 @@ def fit(
         targets: what to train towards; the training labels by default. `distill` passes a teacher's.
         method: the training method as "name" or "name:setting=value,...", or a Method; see `robustdistill.methods`.
         risk: the loss that moves the multipliers: "zero-one" (the paper's experiments) or "cross-entropy" (its theory).
+        scorer: the model that is returned: the "last" iterate (the paper's experiments) or the iterates' mean logits,
+            "averaged" (its theory), over at most 16 of them. The history is of the last one.
         device: where to train; by default what accelerate finds.
         threads: CPU threads; part of the run's identity, since one and two give different bits. As set by default.
         out: a folder for checkpoints and the finished run. A finished run of the same spec is loaded instead of trained
@@ -86,7 +90,7 @@ def fit(
     how = method if isinstance(method, methods.Method) else methods.get(method)
     recipe = resolve(recipe, train.source.get("name", ""))
     threads = threads or torch.get_num_threads()
-    _check(train, val, objective, how, risk, targets)
+    _check(train, val, objective, how, risk, scorer, targets)
     spec = RunSpec(
         role="teacher" if targets.describe() is None else "student",
         data=DataIdentity(**{**train.source, "train": train.fingerprint, "val": val.fingerprint}),
@@ -99,6 +103,7 @@ def fit(
         threads=threads,
         recipe=recipe,
         validation_labels=targets.validation_labels,
+        scorer=scorer,
         distillation=targets.describe(),
     )
     if out is not None and finished(out, spec):
@@ -145,7 +150,8 @@ def fit(
             precision=recipe.precision,
             device=device,
         )
-        keeper = Keeper(out, spec.hash, module, optimizer, multipliers, how) if out is not None else None
+        iterates = Iterates() if scorer == "averaged" else None
+        keeper = Keeper(out, spec.hash, module, optimizer, multipliers, how, iterates) if out is not None else None
         history = keeper.resume(step) if keeper is not None else []
         scores = None
         began = time.perf_counter()
@@ -168,7 +174,11 @@ def fit(
                     processes=accelerator.num_processes,
                 ):
                     total += step(targets(batch), multipliers.costs)
-                    if step.count % recipe.every == 0 and (objective.needs_multipliers or how.watches_validation):
+                    if step.count % recipe.every:
+                        continue
+                    if iterates is not None:
+                        iterates.offer(module)
+                    if objective.needs_multipliers or how.watches_validation:
                         risks = validation.risks(module, step.count)
                         how.on_validation(risks)
                         if objective.needs_multipliers:
@@ -185,6 +195,8 @@ def fit(
                 if keeper is not None and accelerator.is_main_process:
                     keeper.save(history, step.count)
         warn_of_runaway(multipliers, train.class_names)
+        if iterates is not None:
+            module, scores = iterates.scorer(module), None
         run = Run(
             model=module.eval(),
             spec=spec,
@@ -206,7 +218,13 @@ def fit(
 
 
 def _check(
-    train: Examples, val: Examples, objective: Objective, method: methods.Method, risk: str, targets: Targets
+    train: Examples,
+    val: Examples,
+    objective: Objective,
+    method: methods.Method,
+    risk: str,
+    scorer: str,
+    targets: Targets,
 ) -> None:
     if train.class_names != val.class_names:
         raise InputError(f"train and val must have the same classes, got {train.class_names} and {val.class_names}")
@@ -215,8 +233,12 @@ def _check(
             raise InputError(f"{split.name} must have at least 2 examples, got {len(split)}")
     if val.labels is not None:
         val.require_every_class()
-    if risk not in ("zero-one", "cross-entropy"):
-        raise unknown("risk", str(risk), ["zero-one", "cross-entropy"])
+    for name, value, options in (
+        ("risk", risk, ("zero-one", "cross-entropy")),
+        ("scorer", scorer, ("last", "averaged")),
+    ):
+        if value not in options:
+            raise unknown(name, str(value), options)
     if not method.uses_costs and objective != Objective("standard", 0.0):
         raise InputError(f"method {method.name!r} has its own objective: leave this at 'standard', got '{objective}'")
     if method.needs_teacher and targets.describe() is None:

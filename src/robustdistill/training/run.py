@@ -16,6 +16,7 @@ from robustdistill.environment import environment
 from robustdistill.errors import InputError
 from robustdistill.files import replacing, write_json
 from robustdistill.metrics import Scores
+from robustdistill.models.averaged import stacked
 from robustdistill.multipliers import ClassMultipliers
 from robustdistill.training.spec import RunSpec
 
@@ -27,7 +28,7 @@ class Run:
     """What `fit` and `distill` return.
 
     Attributes:
-        model: the last iterate, in eval mode.
+        model: the last iterate or, where that was asked for, the averaged scorer; in eval mode.
         spec: everything that decided its numbers.
         history: one dict per epoch: epoch, loss, learning_rate, validation worst_class, balanced and standard,
             multipliers λ (null where the objective has none), class_weights β, seconds.
@@ -129,7 +130,11 @@ class Run:
         with torch.random.fork_rng(devices=[]):
             module = models.build(model or spec.model, num_classes=len(names), in_channels=in_channels)
         try:
-            module.load_state_dict(load_file(folder / WEIGHTS))
+            weights = load_file(folder / WEIGHTS)
+            if spec.scorer == "averaged":
+                count = len({name.split(".")[1] for name in weights})
+                module = stacked(module, [module.state_dict()] * count)
+            module.load_state_dict(weights)
         except Exception as error:
             raise InputError(f"{folder / WEIGHTS} does not hold the weights of {spec.model!r}: {error}") from error
         return cls(

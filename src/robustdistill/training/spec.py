@@ -78,6 +78,7 @@ class RunSpec(BaseModel):
     threads: int
     recipe: Recipe
     validation_labels: Literal["one-hot", "teacher"] = "one-hot"
+    scorer: Literal["last", "averaged"] = "last"
     distillation: Distillation | None = None
 
     @model_validator(mode="after")
@@ -95,5 +96,7 @@ class RunSpec(BaseModel):
         content = self.model_dump(mode="json")
         if self.distillation is not None and self.distillation.teacher_weight == 1.0:
             del content["distillation"]["teacher_weight"]
+        if self.scorer == "last":
+            del content["scorer"]
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
