@@ -24,7 +24,7 @@ _ATTRIBUTES = {
     "fit": "training.fit",
     "predict": "training.evaluate",
 }
-_MODULES = ("data", "errors", "experiments", "losses", "metrics", "models", "multipliers", "report", "risks")
+_MODULES = ("data", "errors", "experiments", "losses", "methods", "metrics", "models", "multipliers", "report", "risks")
 
 __all__ = [
     "ClassMultipliers",
@@ -43,6 +43,7 @@ __all__ = [
     "experiments",
     "fit",
     "losses",
+    "methods",
     "metrics",
     "models",
     "multipliers",
@@ -52,7 +53,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from robustdistill import data, errors, experiments, losses, metrics, models, multipliers, report, risks
+    from robustdistill import data, errors, experiments, losses, methods, metrics, models, multipliers, report, risks
     from robustdistill.metrics import Scores
     from robustdistill.multipliers import ClassMultipliers
     from robustdistill.objectives import Objective

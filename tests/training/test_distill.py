@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 import robustdistill as rd
@@ -13,12 +15,18 @@ from robustdistill.data.batches import DeviceExamples
 from robustdistill.data.splits import Examples
 from robustdistill.errors import InputError
 from robustdistill.predictions import Predictions
+from robustdistill.risks import class_risks
+from robustdistill.training import targets as targets_module
+from robustdistill.training import validation as validation_module
 from robustdistill.training.distill import Teacher
 from robustdistill.training.run import Run
 from robustdistill.training.spec import Distillation
 from robustdistill.training.targets import OneHotTargets, TeacherTargets
+from robustdistill.training.validation import Validation
 from training import problems
 from training.problems import assert_same_weights, history_of, picture_splits, short
+
+ONE_EPOCH = short(epochs=1, milestones=())
 
 
 @pytest.fixture(scope="module")
@@ -373,6 +381,83 @@ def test_a_teacher_near_chance_is_warned_of(what: str, warns: bool, caplog: pyte
         tables[split] = Predictions(data.ids, scores, "probabilities", data.class_names)
     distilled(tables, recipe=short(epochs=1, milestones=()))
     assert ("near chance" in problems.warnings_in(caplog)) == warns
+
+
+def test_so_is_one_near_chance_on_validation(tables: dict[str, Predictions], caplog: pytest.LogCaptureFixture) -> None:
+    _, val = picture_splits()
+    scores = 0.05 + 0.85 * np.eye(3)[(val.labels + 1) % 3]
+    distilled({**tables, "val": Predictions(val.ids, scores, "probabilities", val.class_names)}, recipe=ONE_EPOCH)
+    assert "0.0 % of a class of toy/val on average, near chance" in problems.warnings_in(caplog)
+    assert "toy/train" not in problems.warnings_in(caplog)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_tables_of_other_examples_are_refused_by_their_labels(tables: dict[str, Predictions], split: str) -> None:
+    """Ids are rows of a source, so those of another split may well be there."""
+    table = tables[split]
+    labels = table.labels.copy()
+    labels[4] = (labels[4] + 1) % 3
+    table = replace(table, labels=labels).join(table.ids[::-1]).match_classes(("cat", "bee", "ant"))
+    there, here = (problems.NAMES[index] for index in (labels[4], tables[split].labels[4]))
+    message = rf"toy/{split}.*differ in 1 of \d+; row 4 \(id 1028\) is '{there}' there and '{here}' in the data"
+    with pytest.raises(InputError, match=message):
+        distilled({**tables, split: table})
+    distilled({**tables, split: replace(table, labels=None)}, recipe=ONE_EPOCH)
+
+
+class Forgotten(Buffered):
+    """A teacher that counts how many of its outputs are still alive when it makes another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[weakref.ref[Tensor]] = []
+        self.most = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.most = max(self.most, sum(output() is not None for output in self.made))
+        output = super().forward(x)
+        self.made.append(weakref.ref(output))
+        return output
+
+
+def test_priors_and_risks_keep_no_more_than_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (targets_module, validation_module):
+        monkeypatch.setattr(module, "BATCH_SIZE", 4)
+    train, val = (DeviceExamples(split) for split in picture_splits())
+    teacher = Forgotten()
+    targets = TeacherTargets(teacher, IDENTITY, "one-hot")
+    priors, _ = targets.prepare(train, val)
+    whole = softmax(torch.cat([Buffered()(batch.inputs) for batch in train.clean(64)]).double().numpy(), 3.0)
+    np.testing.assert_allclose(priors, whole.mean(axis=0), rtol=1e-6)
+    assert len(teacher.made) > 9
+    assert teacher.most <= 2
+
+    model = Forgotten()
+    validation = Validation(val, val.labels, risk="cross-entropy", sample=None, seed=0, accelerator=Accelerator())
+    logits = torch.cat([Buffered()(batch.inputs) for batch in val.clean(64)])
+    risks, expected = validation.risks(model, 1), class_risks(logits, val.labels, loss="cross-entropy")
+    np.testing.assert_allclose(risks.sums, expected.sums, rtol=1e-6)
+    assert torch.equal(risks.counts, expected.counts)
+    scores = validation.scores(model)
+    assert scores.correct.tolist() == torch.bincount(val.labels[logits.argmax(dim=1) == val.labels]).tolist()
+    assert len(model.made) == 2 * 8
+    assert model.most <= 2
+
+
+@pytest.mark.parametrize(("method", "splits"), [("dkd", []), ("ada-alpha", ["val"]), ("ada-margin", [])])
+def test_only_who_wants_the_teachers_tables_pays(
+    teacher: Run, method: str, splits: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    original = TeacherTargets.probabilities
+
+    def noted(self: TeacherTargets, split: str, data: Any) -> Tensor:
+        asked.append(split)
+        return original(self, split, data)
+
+    monkeypatch.setattr(TeacherTargets, "probabilities", noted)
+    distilled(teacher, objective="standard", method=method, recipe=ONE_EPOCH)
+    assert asked == splits
 
 
 def test_a_class_the_teacher_never_sees_in_validation(

@@ -152,7 +152,15 @@ def test_robust_moves_weight_to_the_worst_class() -> None:
 
 def test_every_counts_steps_over_epochs() -> None:
     assert fitted(recipe=short(epochs=3, milestones=(), every=4)).multipliers.updates == 15 // 4
-    assert fitted(recipe=short(epochs=3, milestones=(), every=16)).multipliers.updates == 0
+    assert fitted(recipe=short(epochs=3, milestones=(), every=15)).multipliers.updates == 1
+
+
+def test_multipliers_that_would_never_move_are_refused() -> None:
+    """A robust run without an update is a balanced one under another name."""
+    too_rare = short(epochs=3, milestones=(), every=16)
+    with pytest.raises(InputError, match="never move: they are updated every 16 steps, and training has 15"):
+        fitted(recipe=too_rare)
+    assert fitted(recipe=too_rare, objective="balanced").multipliers.updates == 0
 
 
 def test_decay_bounds_the_multipliers() -> None:
@@ -287,8 +295,9 @@ def test_the_last_good_epoch_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(DivergedError, match="is kept in"):
         fitted(BreaksAt(13), objective="standard", out=tmp_path)
     with safe_open(tmp_path / "checkpoint.safetensors", framework="pt") as file:
-        assert '"epoch": 2' in file.metadata()["robustdistill"]
-        assert '"epoch": 3' not in file.metadata()["robustdistill"]
+        about = bytes(file.get_tensor("about").numpy()).decode()
+        assert '"epoch": 2' in about
+        assert '"epoch": 3' not in about
         assert all(bool(file.get_tensor(name).float().isfinite().all()) for name in file.keys())  # noqa: SIM118
     assert not (tmp_path / "record.json").exists()
 

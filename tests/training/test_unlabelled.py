@@ -97,10 +97,12 @@ def test_no_label_is_needed_to_distil(teacher: rd.Run) -> None:
 
 def test_labels_are_asked_for_where_they_are_needed(teacher: rd.Run) -> None:
     train, val = picture_splits()
-    one_hot = {"validation_labels": "one-hot", "progress": False}
+    one_hot = {"validation_labels": "one-hot", "objective": "balanced", "progress": False}
     with pytest.raises(InputError, match="no labels"):
         rd.distill(teacher, "convnet-2", train, unlabelled(val), **one_hot)
     with pytest.raises(InputError, match="no labels"):
         rd.fit("convnet-2", unlabelled(train), val, progress=False)
     with pytest.raises(InputError, match="no labels"):
-        rd.distill(teacher, "convnet-2", unlabelled(train), val, teacher_weight=0.5, progress=False)
+        rd.distill(
+            teacher, "convnet-2", unlabelled(train), val, teacher_weight=0.5, objective="standard", progress=False
+        )

@@ -7,9 +7,11 @@ import functools
 import hashlib
 import importlib
 import inspect
+import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +21,8 @@ from robustdistill.errors import InputError, unknown
 from robustdistill.models.cifar_resnet import cifar_resnet
 from robustdistill.models.convnet import convnet
 from robustdistill.models.imagenet_resnet import DEPTHS, imagenet_resnet
+
+logger = logging.getLogger(__name__)
 
 ModelLike = str | nn.Module | Callable[..., nn.Module]
 
@@ -102,13 +106,14 @@ def describe(model: ModelLike) -> str:
 
 
 def code_version(model: ModelLike) -> str | None:
-    """12 hex digits over what a name does not say of a user's model: its source, a module's structure and weights.
+    """12 hex digits over what a name does not say of a user's model; None for the models of this package.
 
-    A change of any of them is another run. None for the models of this package.
+    They cover the file that the code is in, and a module's structure and weights; a change there is another run. What
+    that file imports from elsewhere is not seen.
     """
     if isinstance(model, str) and ":" not in model:
         return None
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(describe(model).encode())
     if isinstance(model, nn.Module):
         digest.update(repr(model).encode())
         for value in model.state_dict().values():
@@ -120,9 +125,9 @@ def code_version(model: ModelLike) -> str | None:
     if isinstance(target, nn.Module):
         target = type(target)
     try:
-        digest.update(inspect.getsource(target).encode())
-    except (OSError, TypeError):  # Built at run time, or not written in Python: it has no source to hash.
-        digest.update(describe(model).encode())
+        digest.update(Path(inspect.getsourcefile(target) or "").read_bytes())
+    except (OSError, TypeError):
+        logger.debug("%s was built at run time or is not written in Python: it has no source to hash", target)
     return digest.hexdigest()[:12]
 
 

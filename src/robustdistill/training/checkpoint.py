@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from robustdistill.files import replacing
 from robustdistill.methods import Method
 from robustdistill.models.averaged import Iterates
 from robustdistill.multipliers import ClassMultipliers
+from robustdistill.training.spec import RunSpec, differences
 from robustdistill.training.step import TrainStep
 
 logger = logging.getLogger(__name__)
@@ -35,18 +39,19 @@ class Keeper:
 
     Args:
         folder: of the run.
-        spec_hash: identity of the run; a checkpoint of another one is refused.
+        spec: of the run; a checkpoint of another one is refused.
         model, optimizer, multipliers, method, iterates: whose state it is.
 
     Attributes:
         path: of the checkpoint.
         spent: seconds of training before this process took over.
+        saved_epochs: how many epochs the checkpoint holds.
     """
 
     def __init__(
         self,
         folder: Path | str,
-        spec_hash: str,
+        spec: RunSpec,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         multipliers: ClassMultipliers,
@@ -54,10 +59,17 @@ class Keeper:
         iterates: Iterates | None = None,
     ) -> None:
         self.path = Path(folder) / CHECKPOINT
-        self.spec_hash, self.model, self.optimizer = spec_hash, model, optimizer
+        _check_writable(self.path.parent)
+        self.spec, self.model, self.optimizer = spec, model, optimizer
         self.multipliers, self.method, self.iterates = multipliers, method, iterates
-        self.spent = 0.0
+        self.spent, self.saved_epochs = 0.0, 0
         self._start = self._last = time.perf_counter()
+
+    def parting_word(self) -> str:
+        """What somebody who interrupts is told."""
+        if self.saved_epochs:
+            return f"the first {self.saved_epochs} epochs are kept in {self.path}"
+        return f"no epoch was kept yet (the first is after {CHECKPOINT_SECONDS:g} s)"
 
     def save(self, history: list[dict[str, Any]], steps: int) -> None:
         """Writes the state after the last epoch of `history`, unless the last save was a moment ago."""
@@ -76,7 +88,7 @@ class Keeper:
         if torch.cuda.is_available():
             tensors["generator/cuda"] = torch.cuda.get_rng_state()
         about = {
-            "spec": self.spec_hash,
+            "spec": self.spec.model_dump(mode="json"),
             "history": history,
             "steps": steps,
             "seconds": self.spent + now - self._start,
@@ -84,9 +96,12 @@ class Keeper:
             "updates": dro["updates"],
         }
         plain = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
+        # As a tensor: the history of many classes outgrows the header that safetensors has for text.
+        plain["about"] = torch.frombuffer(bytearray(json.dumps(about).encode()), dtype=torch.uint8)
         with replacing(self.path) as temporary:
-            save_file(plain, temporary, metadata={"robustdistill": json.dumps(about)})
+            save_file(plain, temporary)
         self._last = time.perf_counter()
+        self.saved_epochs = len(history)
 
     def resume(self, step: TrainStep) -> list[dict[str, Any]]:
         """Puts back what `save` wrote, the step count too; returns the history so far, empty without a checkpoint.
@@ -112,24 +127,47 @@ class Keeper:
             torch.cuda.set_rng_state(tensors["generator/cuda"])
         step.count, self.spent = about["steps"], about["seconds"]
         history: list[dict[str, Any]] = about["history"]
+        self.saved_epochs = len(history)
         logger.info("going on from %s, after epoch %d", self.path, len(history))
         return history
 
     def _read(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         try:
             with safe_open(self.path, framework="pt") as file:
-                about = json.loads(file.metadata()["robustdistill"])
-                found = about["spec"]
+                about = json.loads(bytes(file.get_tensor("about").numpy()))
+                found = RunSpec(**about["spec"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
         except Exception as error:
             raise InputError(
                 f"{self.path} is not a checkpoint, or is damaged ({error}): delete it to start anew"
             ) from error
-        if found != self.spec_hash:
+        if found.hash != self.spec.hash:
             raise InputError(
-                f"{self.path} belongs to another run ({found}, not {self.spec_hash}): choose another folder"
+                f"{self.path} belongs to another run; they differ in {differences(found, self.spec)}: choose another"
+                " folder or delete that file"
             )
         return about, tensors
+
+
+@contextmanager
+def interrupted_with(keeper: Keeper | None) -> Iterator[None]:
+    """Lets a KeyboardInterrupt in the block say what was kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            keeper.parting_word() if keeper is not None else "nothing is kept without out="
+        ) from None
+
+
+def _check_writable(folder: Path) -> None:
+    """Refuses a folder that cannot be written to before anything is trained, not after."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        raise InputError(f"out must be a folder that can be written to, and {folder} is not: {error}") from error
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -52,7 +52,8 @@ def distill(
 
     Args:
         teacher: a Run, a module, a "module:callable" that returns one with its weights, or tables of predictions
-            {"train": ..., "val": ...}. It is run in eval mode and never changed.
+            {"train": ..., "val": ...}. It is run in eval mode, on the device
+            of the training; its weights and modes are never changed.
         student: as `fit`'s model.
         train: pictures to distil on; they may be unlabelled.
         val: what moves the multipliers, and is scored after each epoch. It may be unlabelled where

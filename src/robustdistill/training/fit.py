@@ -4,35 +4,40 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 
 from robustdistill import methods, models
 from robustdistill.data.splits import Examples
-from robustdistill.data.stream import Loaded, on_device
+from robustdistill.data.stream import on_device
 from robustdistill.environment import environment
-from robustdistill.errors import InputError, unknown
 from robustdistill.models.averaged import Iterates
 from robustdistill.multipliers import ClassMultipliers
 from robustdistill.objectives import Objective
 from robustdistill.risks import RiskLoss
-from robustdistill.training.checkpoint import Keeper
+from robustdistill.training.checkpoint import Keeper, interrupted_with
 from robustdistill.training.history import check_loss, epoch_record, warn_of_runaway
 from robustdistill.training.progress import EpochProgress
 from robustdistill.training.recipe import Recipe, resolve
 from robustdistill.training.run import Run, finished
 from robustdistill.training.schedule import learning_rate
+from robustdistill.training.setup import (
+    accelerator,
+    check_data,
+    check_settings,
+    choose_device,
+    isolated,
+    make_model,
+    make_optimizer,
+    method_context,
+    train_counts,
+)
 from robustdistill.training.spec import DataIdentity, RunSpec
 from robustdistill.training.step import TrainStep
-from robustdistill.training.targets import OneHotTargets, Targets, TeacherTargets
+from robustdistill.training.targets import OneHotTargets, Targets
 from robustdistill.training.validation import Validation
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +95,8 @@ def fit(
     how = method if isinstance(method, methods.Method) else methods.get(method)
     recipe = resolve(recipe, train.source.get("name", ""))
     threads = threads or torch.get_num_threads()
-    _check(train, val, objective, how, risk, scorer, targets)
+    check_data(train, val)
+    check_settings(train, objective, recipe, how, targets, risk=risk, scorer=scorer)
     spec = RunSpec(
         role="teacher" if targets.describe() is None else "student",
         data=DataIdentity(**{**train.source, "train": train.fingerprint, "val": val.fingerprint}),
@@ -110,81 +116,65 @@ def fit(
         logger.info("%s is finished already; loaded", out)
         return Run.load(out, model=None if isinstance(model, str) and ":" not in model else model)
 
-    with _isolated(seed, threads):
-        accelerator = _accelerator()
-        device = torch.device(device) if device is not None else accelerator.device
+    workers = accelerator()
+    device = choose_device(device, workers.device)
+    with isolated(seed, threads, device):
         train_data, val_data = on_device(train, device), on_device(val, device)
-        module = models.build(model, num_classes=train.num_classes, in_channels=train.channels)
-        module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        models.check_outputs(module, next(train_data.clean(2)).inputs, train.num_classes, name=f"model {spec.model}")
-
-        if not any(parameter.requires_grad for parameter in module.parameters()):
-            raise InputError(f"model {spec.model} has no parameter that could be trained")
-
+        module = make_model(model, train_data)
         priors, val_targets = targets.prepare(train_data, val_data)
         multipliers = ClassMultipliers(
             objective, priors, step_size=recipe.step_size, decay=recipe.decay, class_names=train.class_names
         ).to(device)
-        how.prepare(_context(how, recipe, multipliers, train_data, val_data, targets))
+        how.prepare(method_context(how, recipe, multipliers, train_data, val_data, targets))
         validation = Validation(
             val_data,
             val_targets,
             risk=how.validation_risk or risk,
             sample=recipe.validation_sample,
             seed=seed,
-            accelerator=accelerator,
+            accelerator=workers,
         )
-        optimizer = torch.optim.SGD(
-            module.parameters(),
-            lr=recipe.learning_rate,
-            momentum=recipe.momentum,
-            nesterov=recipe.nesterov,
-            weight_decay=recipe.weight_decay,
-            foreach=True,
-        )
-        step = TrainStep(
-            accelerator.prepare(module) if accelerator.num_processes > 1 else module,
-            optimizer,
-            how,
-            accelerator,
-            precision=recipe.precision,
-            device=device,
-        )
+        optimizer = make_optimizer(module, recipe)
+        step = TrainStep(module, optimizer, how, workers, precision=recipe.precision, device=device)
         iterates = Iterates() if scorer == "averaged" else None
-        keeper = Keeper(out, spec.hash, module, optimizer, multipliers, how, iterates) if out is not None else None
+        keeper = Keeper(out, spec, module, optimizer, multipliers, how, iterates) if out is not None else None
         history = keeper.resume(step) if keeper is not None else []
         scores = None
         began = time.perf_counter()
 
-        with EpochProgress(recipe.epochs, done=len(history), label=f"{spec.model} {objective}", show=progress) as shown:
+        def train_epoch(epoch: int) -> float:
+            """One pass over the training set; its mean loss."""
+            total = torch.zeros((), device=device)
+            for batch in train_data.epoch(
+                recipe.batch_size,
+                seed=seed,
+                epoch=epoch,
+                class_uniform=how.class_uniform,
+                rank=workers.process_index,
+                processes=workers.num_processes,
+            ):
+                total += step(targets(batch), multipliers.costs)
+                if step.count % recipe.every:
+                    continue
+                if iterates is not None:
+                    iterates.offer(module)
+                if objective.needs_multipliers or how.watches_validation:
+                    risks = validation.risks(module, step.count)
+                    how.on_validation(risks)
+                    if objective.needs_multipliers:
+                        multipliers.update(risks)
+            return float(workers.reduce(total, "sum")) / len(train)
+
+        with (
+            EpochProgress(recipe.epochs, done=len(history), label=f"{spec.model} {objective}", show=progress) as shown,
+            interrupted_with(keeper),
+        ):
             for epoch in range(len(history), recipe.epochs):
                 start = time.perf_counter()
-                rate = learning_rate(recipe, epoch)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
+                rate = step.set_rate(learning_rate(recipe, epoch))
                 how.on_epoch(epoch)
                 module.train()
-                total = torch.zeros((), device=device)
-                for batch in train_data.epoch(
-                    recipe.batch_size,
-                    seed=seed,
-                    epoch=epoch,
-                    class_uniform=how.class_uniform,
-                    rank=accelerator.process_index,
-                    processes=accelerator.num_processes,
-                ):
-                    total += step(targets(batch), multipliers.costs)
-                    if step.count % recipe.every:
-                        continue
-                    if iterates is not None:
-                        iterates.offer(module)
-                    if objective.needs_multipliers or how.watches_validation:
-                        risks = validation.risks(module, step.count)
-                        how.on_validation(risks)
-                        if objective.needs_multipliers:
-                            multipliers.update(risks)
-
-                loss = float(accelerator.reduce(total, "sum")) / len(train)
+                loss = train_epoch(epoch)
                 check_loss(loss, epoch, recipe, keeper.path if keeper is not None else None)
                 scores = validation.scores(module)
                 seconds = time.perf_counter() - start
@@ -192,8 +182,9 @@ def fit(
                     epoch_record(epoch, loss=loss, rate=rate, scores=scores, multipliers=multipliers, seconds=seconds)
                 )
                 shown.update(history[-1])
-                if keeper is not None and accelerator.is_main_process:
+                if keeper is not None and workers.is_main_process:
                     keeper.save(history, step.count)
+
         warn_of_runaway(multipliers, train.class_names)
         if iterates is not None:
             module, scores = iterates.scorer(module), None
@@ -204,93 +195,14 @@ def fit(
             multipliers=multipliers,
             scores=scores or validation.scores(module),
             class_names=train.class_names,
-            train_counts=_train_counts(train, multipliers),
+            train_counts=train_counts(train, multipliers),
             in_channels=train.channels,
             selection_labels=validation.labelled_by,
             seconds=time.perf_counter() - began + (keeper.spent if keeper is not None else 0.0),
             extra=extra or {},
             environment=environment(str(device)),
         )
-    if keeper is not None and accelerator.is_main_process:
+    if keeper is not None and workers.is_main_process:
         run.save(keeper.path.parent)
         keeper.path.unlink(missing_ok=True)
     return run
-
-
-def _check(
-    train: Examples,
-    val: Examples,
-    objective: Objective,
-    method: methods.Method,
-    risk: str,
-    scorer: str,
-    targets: Targets,
-) -> None:
-    if train.class_names != val.class_names:
-        raise InputError(f"train and val must have the same classes, got {train.class_names} and {val.class_names}")
-    for split in (train, val):
-        if len(split) < 2:
-            raise InputError(f"{split.name} must have at least 2 examples, got {len(split)}")
-    if val.labels is not None:
-        val.require_every_class()
-    for name, value, options in (
-        ("risk", risk, ("zero-one", "cross-entropy")),
-        ("scorer", scorer, ("last", "averaged")),
-    ):
-        if value not in options:
-            raise unknown(name, str(value), options)
-    if not method.uses_costs and objective != Objective("standard", 0.0):
-        raise InputError(f"method {method.name!r} has its own objective: leave this at 'standard', got '{objective}'")
-    if method.needs_teacher and targets.describe() is None:
-        raise InputError(f"method {method.name!r} needs a teacher: use distill")
-    if not method.takes_teacher and targets.describe() is not None:
-        raise InputError(f"method {method.name} learns from labels alone: use fit")
-    if method.needs_labels or method.class_uniform:
-        train.require_every_class()
-
-
-def _train_counts(train: Examples, multipliers: ClassMultipliers) -> list[int]:
-    if train.labels is not None:
-        return [int(count) for count in train.class_counts]
-    return [round(float(prior) * len(train)) for prior in multipliers.priors]
-
-
-def _context(
-    method: methods.Method,
-    recipe: Recipe,
-    multipliers: ClassMultipliers,
-    train: Loaded,
-    val: Loaded,
-    targets: Targets,
-) -> methods.Context:
-    teacher = targets if method.needs_teacher and isinstance(targets, TeacherTargets) else None
-    return methods.Context(
-        epochs=recipe.epochs,
-        class_counts=None if train.labels is None else torch.bincount(train.labels, minlength=len(multipliers.priors)),
-        priors=multipliers.priors,
-        val_labels=val.labels,
-        train_labels=train.labels,
-        teacher_val=teacher.probabilities("val", val) if teacher else None,
-        teacher_train=teacher.probabilities("train", train) if teacher else None,
-    )
-
-
-def _accelerator() -> Accelerator:
-    # Imported here: accelerate takes a second, and `robustdistill.fit` should resolve as fast as torch does. Precision
-    # is not given to it, because accelerate fixes that once per process and fits in one process may differ.
-    from accelerate import Accelerator
-
-    return Accelerator()
-
-
-@contextmanager
-def _isolated(seed: int, threads: int) -> Iterator[None]:
-    """Seeds torch and sets its threads for the block, then puts both back: fits in one process are independent."""
-    before = torch.get_num_threads()
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        torch.set_num_threads(threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)

@@ -47,11 +47,11 @@ def check_loss(loss: float, epoch: int, recipe: Recipe, saved: Path | None) -> N
 
 
 def warn_of_runaway(multipliers: ClassMultipliers, class_names: tuple[str, ...]) -> None:
-    """Says so where one class holds nearly all of λ: its error no longer answers, and the others are given up."""
+    """Says so where one class holds nearly all of λ at the end of training."""
     share, index = (float(value) for value in multipliers.weights.max(dim=0))
     if share > RUNAWAY:
         logger.warning(
-            "one multiplier holds %.0f %% of the weight (class %r): its error has not answered for long;"
+            "one multiplier holds %.0f %% of the weight (class %r), and the other classes are nearly given up;"
             " lower step_size (now %g), or set decay (such as 0.05) to bound how far multipliers part",
             100 * share,
             class_names[int(index)],

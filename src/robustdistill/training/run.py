@@ -18,7 +18,7 @@ from robustdistill.files import replacing, write_json
 from robustdistill.metrics import Scores
 from robustdistill.models.averaged import stacked
 from robustdistill.multipliers import ClassMultipliers
-from robustdistill.training.spec import RunSpec
+from robustdistill.training.spec import RunSpec, differences
 
 RECORD, WEIGHTS = "record.json", "model.safetensors"
 
@@ -191,23 +191,14 @@ def finished(folder: Path | str | None, spec: RunSpec) -> bool:
     """
     if folder is None or not (Path(folder) / RECORD).is_file():
         return False
-    found = read_record(Path(folder))
-    if found["hash"] == spec.hash:
+    record = read_record(Path(folder))
+    try:
+        found = RunSpec(**record["spec"])
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{Path(folder) / RECORD} is damaged: {error}") from error
+    if found.hash == spec.hash:
         return True
-    differing = _differences(found["spec"], spec.model_dump(mode="json"))
     raise InputError(
-        f"{folder} already holds another run ({found['hash']}, this one is {spec.hash}; they differ in {differing}):"
-        " choose another folder or delete that one"
+        f"{folder} already holds another run; they differ in {differences(found, spec)}: choose another folder, or"
+        " delete that one"
     )
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:
-    names = []
-    for key in sorted({*old, *new}):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            if inner := _differences(before, after, f"{prefix}{key}."):
-                names.append(inner)
-        elif before != after:
-            names.append(f"{prefix}{key}")
-    return ", ".join(names)

@@ -1,10 +1,10 @@
-"""What a run is: everything that decides its numbers, and nothing else."""
+"""What a run is: everything that decides its numbers, and its identity."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
@@ -89,14 +89,39 @@ class RunSpec(BaseModel):
 
     @property
     def hash(self) -> str:
-        """12 hex digits; equal for equal specs.
+        """12 hex digits; equal for specs that mean the same training.
 
-        A setting that a later version added does not count while it has its default: older runs keep their hash.
+        What has no influence does not count: the recipe's name, settings of the multipliers where the objective has
+        none, drops under a cosine; nor does a setting that a later version added, while it has its default.
         """
-        content = self.model_dump(mode="json")
-        if self.distillation is not None and self.distillation.teacher_weight == 1.0:
-            del content["distillation"]["teacher_weight"]
+        content = self.model_dump(mode="json", exclude={"recipe": {"name"}})
+        recipe, distillation = content["recipe"], content["distillation"]
         if self.scorer == "last":
             del content["scorer"]
+        if distillation is not None and distillation["teacher_weight"] == 1.0:
+            del distillation["teacher_weight"]
+        if recipe["schedule"] == "cosine":
+            del recipe["drop"], recipe["milestones"]
+        if not Objective.parse(self.objective).needs_multipliers and self.method in ("margin", "weighted"):
+            del content["risk"], content["validation_labels"]
+            del recipe["step_size"], recipe["decay"], recipe["validation_sample"]
+            if self.scorer == "last":
+                del recipe["every"]
+            if distillation is not None:
+                del distillation["validation_temperature"]
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def differences(old: RunSpec, new: RunSpec) -> str:
+    """The fields in which two specs differ, with both values: "recipe.epochs (30, now 60), seed (0, now 1)"."""
+    before, after = (_flat(spec.model_dump(mode="json")) for spec in (old, new))
+    names = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
+    return ", ".join(f"{name} ({before.get(name)}, now {after.get(name)})" for name in names)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat

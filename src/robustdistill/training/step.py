@@ -31,9 +31,16 @@ class TrainStep:
         precision: str,
         device: torch.device,
     ) -> None:
-        self.model, self.optimizer, self.method, self.accelerator = model, optimizer, method, accelerator
+        self.model = accelerator.prepare(model) if accelerator.num_processes > 1 else model
+        self.optimizer, self.method, self.accelerator = optimizer, method, accelerator
         self._autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
         self.count = 0
+
+    def set_rate(self, rate: float) -> float:
+        """Makes `rate` the learning rate from now on; returns it."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
 
     def __call__(self, batch: Batch, costs: Tensor) -> Tensor:
         """Learns from `batch`; returns the sum of its losses, not yet fetched from the device."""

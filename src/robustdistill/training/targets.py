@@ -7,19 +7,22 @@ batch shows. Temperature is applied here, to untempered logits; student logits a
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from robustdistill.data.batches import Batch
+from robustdistill.data.splits import Examples
 from robustdistill.data.stream import Loaded
 from robustdistill.errors import InputError
 from robustdistill.models import check_outputs, evaluating
 from robustdistill.predictions import Predictions
-from robustdistill.risks import MIN_MASS
-from robustdistill.training.evaluate import logits_of
+from robustdistill.risks import MIN_MASS, Risks, class_risks
+from robustdistill.training.evaluate import BATCH_SIZE
 from robustdistill.training.spec import Distillation
 
 logger = logging.getLogger(__name__)
@@ -80,30 +83,39 @@ class TeacherTargets:
         self.teacher, self.identity, self.validation_labels = teacher, identity, validation_labels
 
     def prepare(self, train: Loaded, val: Loaded) -> tuple[Tensor, Tensor]:
-        logits = self._predict("train", train)
-        probabilities = self._tempered(logits)
-        _warn_if_useless(probabilities, train)
-        # Where the only view is the clean one, its predictions are at hand, and a live teacher would say the same.
-        live = isinstance(self.teacher, nn.Module) and self.identity.teacher_view == "same" and train.views > 1
-        self._clean_logits = None if live else logits
-        self._labels = train.labels
         if self.identity.teacher_weight < 1.0:
             train.examples.require_labels()
-        priors = self._mixed(probabilities, self._labels).mean(dim=0, dtype=torch.float64)
+        # Where the only view is the clean one, its predictions are kept: a live teacher would say the same.
+        live = isinstance(self.teacher, nn.Module) and self.identity.teacher_view == "same" and train.views > 1
+        self._clean_logits = None if live else self._predict("train", train)
+        priors = self._survey(train, self._clean_logits)
         if self.validation_labels == "one-hot":
             return priors, one_hot_validation(val)
         assert self.identity.validation_temperature is not None
-        targets = torch.softmax(self._predict("val", val) / self.identity.validation_temperature, dim=1)
+        logits = self._predict("val", val)
+        self._survey(val, logits)
+        targets = torch.softmax(logits / self.identity.validation_temperature, dim=1)
         _warn_of_missing(targets.sum(dim=0), val)
         return priors, targets
 
+    def _survey(self, data: Loaded, logits: Tensor | None) -> Tensor:
+        """(C,) the mean of the targets of a split's clean examples; warns where their teacher is near chance.
+
+        Goes batch by batch, since the (N, C) of a large data set may be more than fits.
+        """
+        nothing = torch.zeros(data.examples.num_classes, dtype=torch.float64, device=data.device)
+        total, errors = nothing, Risks(nothing, nothing)
+        for labels, part in self._batches(data, logits):
+            probabilities = self._tempered(part)
+            if labels is not None:
+                errors = errors + class_risks(probabilities, labels)
+            total = total + self._mixed(probabilities, labels).sum(dim=0, dtype=torch.float64)
+        _warn_if_useless(errors, data)
+        return total / len(data)
+
     def __call__(self, batch: Batch) -> Batch:
-        if self._clean_logits is not None:
-            logits = self._clean_logits[batch.positions]
-        else:
-            assert isinstance(self.teacher, nn.Module)
-            with evaluating(self.teacher), torch.no_grad():
-                logits = self.teacher(batch.inputs).float()
+        kept = self._clean_logits
+        logits = self._ask(batch.inputs) if kept is None else kept[batch.positions]
         targets = self._mixed(self._tempered(logits), batch.labels)
         return replace(batch, targets=targets, teacher_logits=logits)
 
@@ -128,26 +140,56 @@ class TeacherTargets:
     def _predict(self, split: str, data: Loaded) -> Tensor:
         """(N, C) untempered logits of a split's clean examples, float32; log-probabilities where a table has those."""
         if isinstance(self.teacher, nn.Module):
-            self.teacher.to(data.device)
-            check_outputs(self.teacher, data.batch(_first(data)).inputs, data.examples.num_classes, name="teacher")
-            # A copy: what inference mode made cannot be kept for a backward pass.
-            return logits_of(self.teacher, data).clone()
+            return torch.cat([logits for _, logits in self._batches(data, None)])
         table = self.teacher[split].match_classes(data.examples.class_names).join(data.examples.ids)
+        _check_labels(split, table, data.examples)
         return torch.from_numpy(table.log_probabilities()).to(data.device, torch.float32)
 
+    def _batches(self, data: Loaded, logits: Tensor | None) -> Iterator[tuple[Tensor | None, Tensor]]:
+        """Labels (B,), where there are any, and logits (B, C) of clean examples: parts of `logits`, or asked for."""
+        if logits is not None:
+            for start in range(0, len(data), BATCH_SIZE):
+                part = slice(start, start + BATCH_SIZE)
+                yield None if data.labels is None else data.labels[part], logits[part]
+            return
+        assert isinstance(self.teacher, nn.Module)
+        self.teacher.to(data.device)
+        check_outputs(self.teacher, data.sample(2).inputs, data.examples.num_classes, name="teacher")
+        for batch in data.clean(BATCH_SIZE):
+            yield batch.labels, self._ask(batch.inputs)
 
-def _warn_if_useless(probabilities: Tensor, train: Loaded) -> None:
-    """Says so where the teacher's recall, averaged over the classes that are there, is near that of a coin."""
-    if train.labels is None:
+    def _ask(self, inputs: Tensor) -> Tensor:
+        """(B, C) a live teacher's logits, float32."""
+        assert isinstance(self.teacher, nn.Module)
+        # Not in inference mode: what that makes cannot be kept for a backward pass.
+        with evaluating(self.teacher), torch.no_grad():
+            logits: Tensor = self.teacher(inputs).float()
+        return logits
+
+
+def _check_labels(split: str, table: Predictions, examples: Examples) -> None:
+    """Refuses a joined table whose own labels are not those of the examples: it is of other examples."""
+    if table.labels is None or examples.labels is None:
         return
-    agrees = probabilities.argmax(dim=1) == train.labels
-    by_class = torch.bincount(train.labels, weights=agrees.double()) / torch.bincount(train.labels)
-    recall = float(by_class.nanmean())
-    if recall <= 1.2 / probabilities.shape[1]:
+    wrong = np.flatnonzero(table.labels != examples.labels)
+    if len(wrong):
+        row, names = int(wrong[0]), examples.class_names
+        raise InputError(
+            f"the teacher's {split!r} predictions must carry the labels of {examples.name}, and differ in {len(wrong)}"
+            f" of {len(examples)}; row {row} (id {examples.ids[row]}) is {names[table.labels[row]]!r} there and"
+            f" {names[examples.labels[row]]!r} in the data: are they of another split or data set?"
+        )
+
+
+def _warn_if_useless(errors: Risks, data: Loaded) -> None:
+    """Says so where the teacher's recall, averaged over the classes that are there, is near that of a coin."""
+    recall = 1 - float(errors.values.nanmean())
+    if recall <= 1.2 / len(errors.sums):  # not so where nothing is known
         logger.warning(
-            "the teacher is right on %.1f %% of a training class on average, near chance: are its predictions for"
+            "the teacher is right on %.1f %% of a class of %s on average, near chance: are its predictions for"
             " these rows, its columns in this order of classes, its pictures normalised in this way?",
             100 * recall,
+            data.examples.name,
         )
 
 
@@ -172,7 +214,3 @@ def _warn_of_missing(mass: Tensor, val: Loaded) -> None:
             names,
             ", ..." if len(missing) > 5 else "",
         )
-
-
-def _first(data: Loaded) -> Tensor:
-    return torch.arange(min(2, len(data)), device=data.device)

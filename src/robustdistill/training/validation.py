@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -10,8 +11,9 @@ from torch import Tensor, nn
 from robustdistill.data.stream import Loaded
 from robustdistill.errors import DivergedError
 from robustdistill.metrics import Scores
+from robustdistill.models import evaluating
 from robustdistill.risks import RiskLoss, Risks, class_risks
-from robustdistill.training.evaluate import logits_of
+from robustdistill.training.evaluate import BATCH_SIZE
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -47,8 +49,10 @@ class Validation:
     def risks(self, model: nn.Module, step: int) -> Risks:
         """The model's risk on each class, measured after optimiser step `step`, which decides what is drawn."""
         positions = self._draw(step)[self.accelerator.process_index :: self.accelerator.num_processes]
-        positions = positions.to(self.data.device)
-        risks = class_risks(logits_of(model, self.data, positions), self.targets[positions], loss=self.risk)
+        nothing = torch.zeros(self.data.examples.num_classes, dtype=torch.float64, device=self.data.device)
+        risks = Risks(nothing, nothing)
+        for seen, logits in self._batches(model, positions.to(self.data.device)):
+            risks = risks + class_risks(logits, self.targets[seen], loss=self.risk)
         if self.accelerator.num_processes == 1:
             return risks
         return Risks(self.accelerator.reduce(risks.sums, "sum"), self.accelerator.reduce(risks.counts, "sum"))
@@ -59,16 +63,25 @@ class Validation:
         Raises:
             DivergedError: the model's logits are not finite.
         """
-        examples, logits = self.data.examples, logits_of(model, self.data)
-        if not bool(logits.isfinite().all()):
+        examples = self.data.examples
+        predicted, finite = zip(
+            *((logits.argmax(dim=1), logits.isfinite().all()) for _, logits in self._batches(model)), strict=True
+        )
+        if not bool(torch.stack(finite).all()):
             raise DivergedError("training diverged: the model's validation logits are not finite; lower learning_rate")
-        predicted = logits.argmax(dim=1).cpu().numpy()
         return Scores.of(
-            predicted,
+            torch.cat(predicted).cpu().numpy(),
             labels=self.labels.cpu().numpy(),
             num_classes=examples.num_classes,
             class_names=examples.class_names,
         )
+
+    def _batches(self, model: nn.Module, positions: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Positions (B,) and logits (B, C) of clean examples, a batch at a time: (M, C) may be more than fits."""
+        for batch in self.data.clean(BATCH_SIZE, positions):
+            with evaluating(model), torch.inference_mode():
+                logits = model(batch.inputs).float()
+            yield batch.positions, logits
 
     def _draw(self, step: int) -> Tensor:
         if self.sample is None:

@@ -1,0 +1,153 @@
+"""What has to be right before the first step of `fit`: checks, the spec, the device, the model and its optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from robustdistill import methods, models
+from robustdistill.data.batches import batch_bounds
+from robustdistill.data.splits import Examples
+from robustdistill.data.stream import Loaded
+from robustdistill.errors import InputError, unknown
+from robustdistill.multipliers import ClassMultipliers
+from robustdistill.objectives import Objective
+from robustdistill.training.recipe import Recipe
+from robustdistill.training.targets import Targets, TeacherTargets
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def check_data(train: Examples, val: Examples) -> None:
+    """Refuses splits of other classes, too few examples, or validation labels in which a class is missing."""
+    if train.class_names != val.class_names:
+        raise InputError(f"train and val must have the same classes, got {train.class_names} and {val.class_names}")
+    for split in (train, val):
+        if len(split) < 2:
+            raise InputError(f"{split.name} must have at least 2 examples, got {len(split)}")
+    if val.labels is not None:
+        val.require_every_class()
+
+
+def check_settings(
+    train: Examples, objective: Objective, recipe: Recipe, method: methods.Method, targets: Targets, **choices: str
+) -> None:
+    """Refuses settings that are unknown, contradict one another or would have no effect."""
+    for name, options in (("risk", ("zero-one", "cross-entropy")), ("scorer", ("last", "averaged"))):
+        if choices[name] not in options:
+            raise unknown(name, str(choices[name]), options)
+    if not method.uses_costs and objective != Objective("standard", 0.0):
+        raise InputError(f"method {method.name!r} has its own objective: leave this at 'standard', got '{objective}'")
+    if method.needs_teacher and targets.describe() is None:
+        raise InputError(f"method {method.name!r} needs a teacher: use distill")
+    if not method.takes_teacher and targets.describe() is not None:
+        raise InputError(f"method {method.name} learns from labels alone: use fit")
+    if method.needs_labels or method.class_uniform:
+        train.require_every_class()
+    steps = recipe.epochs * len(batch_bounds(len(train), recipe.batch_size))
+    if steps < recipe.every and (objective.needs_multipliers or method.watches_validation):
+        raise InputError(
+            f"the multipliers would never move: they are updated every {recipe.every} steps, and training has {steps};"
+            f" lower every or batch_size (now {recipe.batch_size}), or raise epochs (now {recipe.epochs})"
+        )
+
+
+def accelerator() -> Accelerator:
+    """What knows devices and processes."""
+    # Imported here: accelerate takes a second, and `robustdistill.fit` should resolve as fast as torch does. Precision
+    # is not given to it, because accelerate fixes that once per process and fits in one process may differ.
+    from accelerate import Accelerator
+
+    return Accelerator()
+
+
+def choose_device(wanted: str | torch.device | None, found: torch.device) -> torch.device:
+    """The device asked for, else the one that accelerate found.
+
+    Raises:
+        InputError: there is no such device, or it is one of Apple's, which have no float64.
+    """
+    try:
+        device = torch.device(wanted) if wanted is not None else found
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {str(wanted)!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    if device.type != "mps":
+        return device
+    if wanted is None:
+        return torch.device("cpu")
+    raise InputError("device 'mps' cannot be used: multipliers and risks are float64, which it has not; use 'cpu'")
+
+
+@contextmanager
+def isolated(seed: int, threads: int, device: torch.device) -> Iterator[None]:
+    """Seeds torch and sets its threads for the block, then puts both back: fits in one process are independent."""
+    before = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        torch.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def make_model(model: models.ModelLike, train: Loaded) -> nn.Module:
+    """The model on the data's device, checked against them.
+
+    Raises:
+        InputError: its outputs are not logits of the data's classes, or nothing in it can be trained.
+    """
+    examples, name = train.examples, f"model {models.describe(model)}"
+    module = models.build(model, num_classes=examples.num_classes, in_channels=examples.channels)
+    module.to(train.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    first = torch.arange(min(2, len(train)), device=train.device)
+    models.check_outputs(module, train.batch(first).inputs, examples.num_classes, name=name)
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise InputError(f"{name} has no parameter that could be trained")
+    return module
+
+
+def make_optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+    """SGD as the recipe says."""
+    return torch.optim.SGD(
+        module.parameters(),
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
+        weight_decay=recipe.weight_decay,
+        foreach=True,
+    )
+
+
+def method_context(
+    method: methods.Method,
+    recipe: Recipe,
+    multipliers: ClassMultipliers,
+    train: Loaded,
+    val: Loaded,
+    targets: Targets,
+) -> methods.Context:
+    """What a method may know before the first step."""
+    teacher = targets if method.needs_teacher and isinstance(targets, TeacherTargets) else None
+    return methods.Context(
+        epochs=recipe.epochs,
+        class_counts=None if train.labels is None else torch.bincount(train.labels, minlength=len(multipliers.priors)),
+        priors=multipliers.priors,
+        val_labels=val.labels,
+        train_labels=train.labels,
+        teacher_val=(lambda: teacher.probabilities("val", val)) if teacher else None,
+        teacher_train=(lambda: teacher.probabilities("train", train)) if teacher else None,
+    )
+
+
+def train_counts(train: Examples, multipliers: ClassMultipliers) -> list[int]:
+    """(C,) training examples of each class; without labels, as many as the targets in use expect."""
+    if train.labels is not None:
+        return [int(count) for count in train.class_counts]
+    return [round(float(prior) * len(train)) for prior in multipliers.priors]
