@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 from statistics import NormalDist
 
 import numpy as np
@@ -187,6 +188,26 @@ def test_intervals_with_an_absent_class_are_unknown() -> None:
     assert np.isnan(intervals["worst_class"]).all()
     assert np.isnan(intervals["balanced"]).all()
     assert np.isfinite(intervals["standard"]).all()
+
+
+@pytest.mark.parametrize("cells", [1, 7, 100])
+def test_intervals_do_not_depend_on_how_many_draws_are_made_at_once(
+    cells: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = Scores(np.array([80, 60, 0, 3]), np.array([100, 100, 50, 5]))
+    whole = scores.intervals(draws=30)
+    monkeypatch.setattr(metrics, "_CELLS", cells)
+    assert scores.intervals(draws=30) == whole
+
+
+def test_intervals_of_many_classes_fit_into_memory() -> None:
+    """All 100 draws of 50,000 classes at once would take 40 MB an array."""
+    scores = Scores(np.full(50_000, 3), np.full(50_000, 4))
+    tracemalloc.start()
+    scores.intervals(draws=100)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 60e6
 
 
 # ---- records

@@ -36,8 +36,8 @@ def margin_loss(logits: Tensor, targets: Tensor, costs: Tensor, *, class_average
     tensor([1.3863])
     """
     _check(logits, targets, costs)
-    log_probabilities = torch.log_softmax(_exact(logits) - _exact(costs).log(), dim=-1)
-    return _reduced(_cross_entropy(log_probabilities, targets), logits, class_average=class_average)
+    log_probabilities = torch.log_softmax(exact(logits) - exact(costs).log(), dim=-1)
+    return _averaged(_cross_entropy(log_probabilities, targets), logits, class_average)
 
 
 def weighted_loss(logits: Tensor, targets: Tensor, costs: Tensor, *, class_average: bool = False) -> Tensor:
@@ -47,8 +47,18 @@ def weighted_loss(logits: Tensor, targets: Tensor, costs: Tensor, *, class_avera
     is why the margin form exists (Section 4). Arguments, result and errors are those of `margin_loss`.
     """
     _check(logits, targets, costs)
-    weighted = torch.log_softmax(_exact(logits), dim=-1) * _exact(costs)
-    return _reduced(_cross_entropy(weighted, targets), logits, class_average=class_average)
+    weighted = torch.log_softmax(exact(logits), dim=-1) * exact(costs)
+    return _averaged(_cross_entropy(weighted, targets), logits, class_average)
+
+
+def exact(values: Tensor) -> Tensor:
+    """`values` in float64, or in float32 on Apple's GPUs, which have no float64."""
+    return values.float() if values.device.type == "mps" else values.double()
+
+
+def rounded(losses: Tensor, logits: Tensor) -> Tensor:
+    """`losses` as they are handed out: float32, float64 for float64 logits."""
+    return losses if logits.dtype == torch.float64 else losses.float()
 
 
 def _cross_entropy(log_probabilities: Tensor, targets: Tensor) -> Tensor:
@@ -57,14 +67,8 @@ def _cross_entropy(log_probabilities: Tensor, targets: Tensor) -> Tensor:
     return -(targets * log_probabilities).sum(dim=-1)
 
 
-def _reduced(loss: Tensor, logits: Tensor, *, class_average: bool) -> Tensor:
-    loss = loss / logits.shape[-1] if class_average else loss
-    return loss if logits.dtype == torch.float64 else loss.float()
-
-
-def _exact(values: Tensor) -> Tensor:
-    # Apple's GPUs have no float64.
-    return values.float() if values.device.type == "mps" else values.double()
+def _averaged(losses: Tensor, logits: Tensor, class_average: bool) -> Tensor:
+    return rounded(losses / logits.shape[-1] if class_average else losses, logits)
 
 
 def _check(logits: Tensor, targets: Tensor, costs: Tensor) -> None:

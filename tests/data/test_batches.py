@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robustdistill.data.batches import Batch, DeviceExamples, batch_bounds
+from robustdistill.data.samplers import class_uniform, epoch_generator
 from robustdistill.data.splits import Examples, Preprocessing
+from robustdistill.errors import InputError
 
 MEAN, STD = (0.5, 0.25, 0.125), (0.25, 0.5, 1.5)
 
@@ -132,19 +134,53 @@ def test_all_views_come_up_equally_often() -> None:
     assert abs(counts - 200).max() < 5 * 200**0.5
 
 
-@given(count=st.integers(4, 40), batch_size=st.integers(2, 20), processes=st.integers(2, 3))
+@given(count=st.integers(6, 40), batch_size=st.integers(6, 20), processes=st.integers(2, 3))
 def test_processes_share_each_batch(count: int, batch_size: int, processes: int) -> None:
     data = DeviceExamples(pictures(count, pad=1, flip=False, channels=1))
-    alone = list(data.epoch(batch_size, seed=5, epoch=1))
+    alone = list(zip(*flat(list(data.epoch(batch_size, seed=5, epoch=1))), strict=True))
     shards = [
         list(data.epoch(batch_size, seed=5, epoch=1, rank=rank, processes=processes)) for rank in range(processes)
     ]
-    for index, whole in enumerate(alone):
+    for index, (start, stop) in enumerate(batch_bounds(count, batch_size, processes)):
         parts = [shard[index] for shard in shards]
-        assert {part.size for part in parts} == {whole.size}
-        together = sorted(zip(*flat(parts), strict=True))
-        assert together == sorted(zip(*flat([whole]), strict=True))
-        assert max(len(p.positions) for p in parts) - min(len(p.positions) for p in parts) <= 1
+        assert {part.size for part in parts} == {stop - start}
+        assert sorted(zip(*flat(parts), strict=True)) == sorted(alone[start:stop])
+        sizes = [len(part.positions) for part in parts]
+        assert max(sizes) - min(sizes) <= 1
+        assert min(sizes) >= 2
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(100, 5), (5, 100)])
+def test_too_few_examples_for_the_processes(count: int, batch_size: int) -> None:
+    with pytest.raises(InputError, match=f"3 processes need at least 6.*got batch_size {batch_size} and {count}"):
+        batch_bounds(count, batch_size, 3)
+
+
+def test_class_uniform_draws_are_those_of_the_sampler() -> None:
+    examples = pictures(40)
+    data = DeviceExamples(examples)
+    drawn, _ = flat(list(data.epoch(8, seed=3, epoch=2, class_uniform=True)))
+    assert drawn == class_uniform(torch.from_numpy(examples.labels), 40, epoch_generator(3, 2)).tolist()
+    unlabelled = DeviceExamples(Examples(examples.inputs, None, examples.ids, examples.class_names))
+    with pytest.raises(InputError, match="has no labels"):
+        next(unlabelled.epoch(8, seed=3, epoch=2, class_uniform=True))
+
+
+def test_an_example_that_is_drawn_again_is_seen_in_another_view() -> None:
+    plain = pictures(40)
+    labels = np.zeros(40, dtype=np.int64)
+    labels[7] = 1
+    data = DeviceExamples(Examples(plain.inputs, labels, plain.ids, plain.class_names, plain.preprocessing))
+    shown = zip(*flat(list(data.epoch(8, seed=0, epoch=0, class_uniform=True))), strict=True)
+    assert len({view for position, view in shown if position == 7}) > 5
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_a_sample_to_try_a_model_on(count: int) -> None:
+    data = DeviceExamples(pictures(count))
+    sample = data.sample(2)
+    assert sample.positions.tolist() == list(range(min(2, count)))
+    assert torch.equal(sample.inputs, data.batch(sample.positions).inputs)
 
 
 @given(count=st.integers(1, 300), batch_size=st.integers(2, 320))

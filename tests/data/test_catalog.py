@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import json
 import os
 import subprocess
 import sys
@@ -7,11 +9,16 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from robustdistill.data import CATALOG, catalog, default_root, load, names
+from robustdistill.data.catalog import load_recorded
 from robustdistill.data.splits import Examples, subset_hash
-from robustdistill.errors import InputError
+from robustdistill.errors import InputError, StaleStoreError
+from robustdistill.training.spec import DataIdentity
 
 
 @pytest.fixture(scope="module")
@@ -232,3 +239,48 @@ class TestRealCifar10:
         at = int(data.train.ids[row])
         assert np.array_equal(data.train.inputs[row], cifar10.train.inputs[at])
         assert data.val.fingerprint == cifar10.val.fingerprint
+
+
+class TestRecorded:
+    ARGUMENTS = {"split_seed": 3, "subset_seed": 4, "ratio": 5.0, "profile": "step", "val": 0.2, "pad": 0, "flip": True}
+
+    @staticmethod
+    def identity(data) -> DataIdentity:
+        facts = {**data.train.source, "train": data.train.fingerprint, "val": data.val.fingerprint}
+        return DataIdentity(**json.loads(json.dumps(facts)))
+
+    def test_every_argument_comes_back(self):
+        data = load("digits", **self.ARGUMENTS)
+        again = load_recorded(self.identity(data))
+        assert again.train.source == data.train.source
+        assert again.test.fingerprint == data.test.fingerprint
+
+    def test_a_users_own_pictures(self, tmp_path):
+        rng = np.random.default_rng(0)
+        rows = {"picture_": [png(rng) for _ in range(20)], "kind": [0, 1] * 10}
+        pq.write_table(pa.table(rows), tmp_path / "mine.parquet")
+        arguments = {"image_column": "picture_", "label_column": "kind"}
+        data = load(f"parquet:{tmp_path / 'mine.parquet'}", image_size=(4, 6), **arguments)
+        assert data.train.source["image_size"] == [4, 6]
+        assert load_recorded(self.identity(data)).train.fingerprint == data.train.fingerprint
+
+    def test_what_was_not_asked_for_is_not_recorded(self):
+        assert set(load("digits-lt").train.source) == {"name", "split_seed", "subset_seed", "ratio", "subset"}
+
+    @pytest.mark.parametrize("part", ["train", "val"])
+    def test_changed_data_are_noticed(self, part):
+        changed = self.identity(load("digits-lt")).model_copy(update={part: "0" * 16})
+        with pytest.raises(StaleStoreError, match=f"digits-lt/{part}"):
+            load_recorded(changed)
+        assert len(load_recorded(changed, name="digits").train) == 1000
+        assert load_recorded(changed, split_seed=1).train.source["split_seed"] == 1
+
+    def test_data_without_a_name(self):
+        with pytest.raises(InputError, match="of your own making"):
+            load_recorded(DataIdentity(train="0", val="0"))
+
+
+def png(rng) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(out, "png")
+    return out.getvalue()

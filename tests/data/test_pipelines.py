@@ -55,7 +55,7 @@ def cifar10(root: Path) -> None:
 def test_teacher_and_student(tmp_path, name, write, arguments):
     write(tmp_path)
     data = rd.data.load(name, tmp_path, verify=False, **arguments)
-    recipe = rd.Recipe.named(name).with_(epochs=1, batch_size=32, every=2)
+    recipe = rd.Recipe.named(name).with_(epochs=1, batch_size=32, every=1)
     settings = {"objective": "robust", "recipe": recipe, "threads": 1, "progress": False}
     teacher = rd.fit("convnet-2", data.train, data.val, **settings)
     student = rd.distill(teacher, "convnet-1", data.train, data.val, temperature=3.0, **settings)

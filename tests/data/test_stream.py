@@ -7,7 +7,7 @@ import torch
 from data.official import imagenet_files, write_tree
 from data.test_imagenet import parquet_shards
 from robustdistill.data import load
-from robustdistill.data.batches import Batch, DeviceExamples
+from robustdistill.data.batches import Batch, DeviceExamples, batch_bounds
 from robustdistill.data.encoded import EncodedExamples
 from robustdistill.data.stream import PictureDataset, StreamedExamples, _shuffled, on_device
 from robustdistill.errors import InputError
@@ -83,12 +83,31 @@ def test_seed_and_epoch_alone_decide(streamed):
 
 @pytest.mark.parametrize("processes", [2, 3])
 def test_processes_share_each_batch(streamed, processes):
-    whole = list(streamed.epoch(8, seed=5, epoch=1))
+    alone = list(zip(*flat(list(streamed.epoch(8, seed=5, epoch=1))), strict=True))
     shards = [list(streamed.epoch(8, seed=5, epoch=1, rank=rank, processes=processes)) for rank in range(processes)]
-    for index, batch in enumerate(whole):
+    for index, (start, stop) in enumerate(batch_bounds(21, 8, processes)):
         parts = [shard[index] for shard in shards]
-        assert {part.size for part in parts} == {batch.size}
-        assert sorted(zip(*flat(parts), strict=True)) == sorted(zip(*flat([batch]), strict=True))
+        assert {part.size for part in parts} == {stop - start}
+        assert sorted(zip(*flat(parts), strict=True)) == sorted(alone[start:stop])
+        assert min(len(part.inputs) for part in parts) >= 2
+
+
+def test_a_sample_to_try_a_model_on(streamed):
+    assert same([streamed.sample(2)], [streamed.batch(torch.tensor([0, 1]))])
+    assert len(streamed.sample(50).inputs) == 21
+
+
+def test_a_gpu_is_not_waited_for(streamed, monkeypatch):
+    """What is copied to it lies in pinned memory, and the copy does not block."""
+    pinned, copied = [], []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
+    monkeypatch.setattr(
+        torch.Tensor, "to", lambda tensor, device, non_blocking=False: copied.append(non_blocking) or tensor
+    )
+    streamed.device = torch.device("cuda")
+    streamed.batch(torch.tensor([1, 2]))
+    assert copied == [True, True]  # keys and pixels
+    assert len(pinned) == 1  # the loader pins pixels
 
 
 def test_class_uniform_draws(splits):

@@ -50,8 +50,8 @@ class Problem:
             self.counts / self.counts.sum(),
             labels,
             labels,
-            torch.softmax(held_out / self.temperature, dim=1),
-            torch.softmax(3 * held_out / self.temperature, dim=1),
+            lambda: torch.softmax(held_out / self.temperature, dim=1),
+            lambda: torch.softmax(3 * held_out / self.temperature, dim=1),
         )
 
     def prepared(self, text: str, *, epoch: int | None = None) -> Method:

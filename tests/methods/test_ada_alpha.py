@@ -26,7 +26,7 @@ def test_twin(kind: str, source: str) -> None:
     if source == "train":
         table, labels = context.teacher_train, context.train_labels
     losses = case.prepared(f"ada-alpha:source={source}").loss(case.batch(), case.logits, NONE)
-    expected = twins.ada_alpha(case.logits, case.targets, case.labels, twins.alphas(table, labels))
+    expected = twins.ada_alpha(case.logits, case.targets, case.labels, twins.alphas(table(), labels))
     np.testing.assert_allclose(losses, expected, rtol=1e-6, atol=1e-11)
 
 
@@ -34,7 +34,7 @@ def taught(table: Tensor) -> AdaAlpha:
     case = problem()
     context = case.context()
     method = AdaAlpha()
-    method.prepare(replace(context, teacher_val=table))
+    method.prepare(replace(context, teacher_val=lambda: table))
     return method
 
 
@@ -77,3 +77,14 @@ def test_needs_held_out_predictions_and_labels() -> None:
         with pytest.raises(InputError, match="needs labels and a teacher's predictions on validation"):
             methods.get("ada-alpha").prepare(replace(context, **{missing: None}))
         methods.get("ada-alpha:source=train").prepare(replace(context, **{missing: None}))
+
+
+@pytest.mark.parametrize("source", ["validation", "train"])
+def test_the_teacher_is_asked_for_one_split_only(source: str) -> None:
+    context = problem().context()
+    unwanted = {"validation": "teacher_train", "train": "teacher_val"}[source]
+
+    def refuse() -> Tensor:
+        raise AssertionError("a pass of the teacher that nobody needs")
+
+    methods.get(f"ada-alpha:source={source}").prepare(replace(context, **{unwanted: refuse}))

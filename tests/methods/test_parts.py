@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from methods import twins
-from robustdistill.methods import parts
+from robustdistill import losses
+from robustdistill.methods import dkd, parts
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.9, 0.9999])
@@ -25,6 +26,13 @@ def test_margins_of_classes() -> None:
     p = torch.tensor([[0.7, 0.2, 0.1], [0.0, 1.0, 0.0]], dtype=torch.float64)
     expected = [[twins.gamma(row, y) for y in range(3)] for row in p.tolist()]
     np.testing.assert_allclose(parts.class_margins(p), expected, rtol=1e-12, atol=1e-16)
+
+
+def test_precision_is_decided_in_one_place() -> None:
+    assert parts.exact is dkd.exact is losses.exact
+    assert dkd.rounded is losses.rounded
+    assert losses.rounded(losses.exact(torch.ones(1)), torch.ones(1).half()).dtype == torch.float32
+    assert losses.rounded(torch.ones(1).double(), torch.ones(1).double()).dtype == torch.float64
 
 
 def test_one_process_keeps_its_sums() -> None:

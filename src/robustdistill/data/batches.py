@@ -1,8 +1,8 @@
 """Examples on a device, and training batches made there: shuffled, cut and mirrored in one indexing, then normalised.
 
 The augmentation has finitely many outcomes, so a batch says which *view* of each example it shows: a number below
-`Preprocessing.views`. Order and views of an
-epoch depend on (seed, epoch) alone: not on the device, and not on what ran before.
+`Preprocessing.views`. Order and views of an epoch depend on (seed, epoch) alone: not on the device, and not on what ran
+before.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robustdistill.data.samplers import class_uniform as draw_class_uniform
+from robustdistill.data.samplers import epoch_generator
 from robustdistill.data.splits import Examples
+from robustdistill.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class DeviceExamples:
     @property
     def views(self) -> int:
         """The number of views of an example."""
-        return (2 * self._pad + 1) ** 2 * (2 if self._flip else 1)
+        return self.examples.preprocessing.views if self._is_picture else 1
 
     @property
     def clean_view(self) -> int:
@@ -89,6 +92,10 @@ class DeviceExamples:
             views = torch.full_like(positions, self.clean_view)
         labels = None if self.labels is None else self.labels[positions]
         return Batch(positions, views, self._inputs_at(positions, views), size or len(positions), labels=labels)
+
+    def sample(self, count: int) -> Batch:
+        """The first `count` examples, unaugmented, or all where there are fewer: to try a model on."""
+        return self.batch(torch.arange(min(count, len(self)), device=self.device))
 
     def _inputs_at(self, positions: Tensor, views: Tensor) -> Tensor:
         if not self._is_picture:
@@ -114,27 +121,30 @@ class DeviceExamples:
         """Shuffled, augmented batches that cover every example once, or that draw every class alike.
 
         Args:
-            batch_size: examples in an optimiser step, over all processes together. The last batch may be smaller; one
-                of a single example is joined to the one before, since batch norm cannot take it.
+            batch_size: examples in an optimiser step, over all processes together. The last batch may be smaller, or
+                larger; see `batch_bounds`.
             seed: of the run.
             epoch: counted from 0.
             class_uniform: draw as many examples as there are with replacement, each class with the same chance.
             rank: this process; it gets every `processes`-th example of each batch.
             processes: the number of processes.
-        """
-        generator = torch.Generator().manual_seed(_mix(seed, epoch))
-        order = (
-            self._class_uniform(generator) if class_uniform else torch.randperm(len(self), generator=generator)
-        ).to(self.device)
-        views = torch.randint(self.views, (len(self),), generator=generator).to(self.device)
-        for start, stop in batch_bounds(len(self), batch_size):
-            positions = order[start + rank : stop : processes]
-            yield self.batch(positions, views[positions] if self.views > 1 else None, size=stop - start)
 
-    def _class_uniform(self, generator: torch.Generator) -> Tensor:
-        """(N,) positions drawn with replacement, class-uniform."""
-        chances = (1.0 / self.examples.class_counts)[self.examples.require_labels()]
-        return torch.multinomial(torch.from_numpy(chances), len(self), replacement=True, generator=generator)
+        Raises:
+            InputError: the examples carry no labels to draw by, or as in `batch_bounds`.
+        """
+        generator = epoch_generator(seed, epoch)
+        if class_uniform:
+            self.examples.require_labels()
+            assert self.labels is not None
+            order = draw_class_uniform(self.labels, len(self), generator)
+        else:
+            order = torch.randperm(len(self), generator=generator)
+        # A view belongs to the draw: an example that is drawn twice is shown in two of them.
+        views = torch.randint(self.views, (len(self),), generator=generator)
+        order, views = order.to(self.device), views.to(self.device)
+        for start, stop in batch_bounds(len(self), batch_size, processes):
+            share = slice(start + rank, stop, processes)
+            yield self.batch(order[share], views[share], size=stop - start)
 
     def clean(self, batch_size: int, positions: Tensor | None = None) -> Iterator[Batch]:
         """Unaugmented batches in order, of all examples or of those at `positions` (M,)."""
@@ -144,14 +154,22 @@ class DeviceExamples:
             yield self.batch(positions[start : start + batch_size])
 
 
-def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
-    """(start, stop) of each batch of an epoch; no batch holds a single example unless `count` is 1."""
+def batch_bounds(count: int, batch_size: int, processes: int = 1) -> list[tuple[int, int]]:
+    """(start, stop) of each batch of an epoch.
+
+    Every process gets two examples of each at least, since batch norm cannot take one: a last batch too small for that
+    is joined to the one before.
+
+    Raises:
+        InputError: there are several processes, and fewer than two examples for each of them in a batch or in all.
+    """
+    least = 2 * processes
+    if processes > 1 and min(count, batch_size) < least:
+        raise InputError(
+            f"{processes} processes need at least {least} examples, two each, in a batch and in all;"
+            f" got batch_size {batch_size} and {count} examples"
+        )
     starts = list(range(0, count, batch_size))
-    if len(starts) > 1 and count - starts[-1] == 1:
+    if len(starts) > 1 and count - starts[-1] < least:
         starts.pop()
     return list(zip(starts, [*starts[1:], count], strict=True))
-
-
-def _mix(seed: int, epoch: int) -> int:
-    """A generator seed for each (seed, epoch), spread over 63 bits so that neighbouring runs share no stream."""
-    return (seed * 0x9E3779B97F4A7C15 + epoch * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) & (2**63 - 1)

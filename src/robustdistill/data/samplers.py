@@ -83,6 +83,6 @@ class ClassBalancedSampler(Sampler[int]):
 
 
 def epoch_generator(seed: int, epoch: int) -> torch.Generator:
-    """A generator of its own for each (seed, epoch)."""
+    """A generator of its own for each (seed, epoch), on the CPU; any integers."""
     digest = hashlib.sha256(f"{seed} {epoch}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8]) >> 1)

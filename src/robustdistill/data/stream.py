@@ -101,6 +101,10 @@ class StreamedExamples:
         keys = _keys(positions, views)
         return self._batch(keys, self._dataset.__getitems__(keys), size)
 
+    def sample(self, count: int) -> Batch:
+        """The first `count` examples, unaugmented, or all where there are fewer: to try a model on."""
+        return self.batch(torch.arange(min(count, len(self))))
+
     def epoch(
         self,
         batch_size: int,
@@ -114,12 +118,15 @@ class StreamedExamples:
         """Shuffled, augmented batches that cover every example once, or that draw every class alike.
 
         Args:
-            batch_size: examples in an optimiser step, over all processes together; see `DeviceExamples.epoch`.
+            batch_size: examples in an optimiser step, over all processes together; see `batch_bounds`.
             seed: of the run.
             epoch: counted from 0.
             class_uniform: draw as many examples as there are with replacement, each class with the same chance.
             rank: this process; it gets every `processes`-th example of each batch.
             processes: the number of processes.
+
+        Raises:
+            InputError: the examples carry no labels to draw by, or as in `batch_bounds`.
         """
         generator = epoch_generator(seed, epoch)
         if class_uniform:
@@ -131,7 +138,7 @@ class StreamedExamples:
         if self.views > 1:
             views = torch.randint(CLEAN_VIEW + 1, self.views, (len(self),), generator=generator)
         keys = _keys(order, views)
-        bounds = batch_bounds(len(self), batch_size)
+        bounds = batch_bounds(len(self), batch_size, processes)
         batches = [keys[start + rank : stop : processes] for start, stop in bounds]
         yield from self._stream(batches, [stop - start for start, stop in bounds])
 
@@ -175,7 +182,10 @@ class StreamedExamples:
         )
 
     def _batch(self, keys: IntArray, pixels: Tensor, size: int | None) -> Batch:
-        positions, views = torch.from_numpy(keys).to(self.device).unbind(dim=1)
+        # From pinned memory, as the pixels: a copy from elsewhere would wait for the device.
+        pairs = torch.from_numpy(keys)
+        pairs = pairs.pin_memory() if self.device.type == "cuda" else pairs
+        positions, views = pairs.to(self.device, non_blocking=True).unbind(dim=1)
         inputs = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().mul_(self._scale)
         labels = None if self.labels is None else self.labels[positions]
         return Batch(positions, views, inputs.add_(self._shift), size or len(keys), labels=labels)

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from robustdistill.data.batches import Batch
 from robustdistill.errors import InputError, unknown
+from robustdistill.losses import exact, rounded
 from robustdistill.methods.base import Card, Context, Method
-from robustdistill.methods.parts import class_margins, cross_entropy, exact, labels_of, probabilities_of, rounded
+from robustdistill.methods.parts import class_margins, cross_entropy, labels_of, probabilities_of
 
 SOURCES = ("validation", "train")
 
@@ -48,11 +49,11 @@ class AdaAlpha(Method):
 
     def prepare(self, context: Context) -> None:
         held_out = self.source == "validation"
-        p = context.teacher_val if held_out else context.teacher_train
+        teacher = context.teacher_val if held_out else context.teacher_train
         labels = context.val_labels if held_out else context.train_labels
-        if p is None or labels is None:
+        if teacher is None or labels is None:
             raise InputError(f"method {self.name} needs labels and a teacher's predictions on {self.source}")
-        self.alpha = class_alphas(p, labels)
+        self.alpha = class_alphas(teacher(), labels)
 
     def loss(self, batch: Batch, outputs: Tensor, costs: Tensor) -> Tensor:
         labels, p, f = labels_of(batch, outputs), probabilities_of(batch, outputs), exact(outputs)

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robustdistill.data.batches import Batch
+from robustdistill.losses import exact, rounded
 from robustdistill.methods.base import Card, Method
-from robustdistill.methods.parts import class_margins, exact, probabilities_of, require, rounded
+from robustdistill.methods.parts import class_margins, probabilities_of, require
 
 
 @dataclass

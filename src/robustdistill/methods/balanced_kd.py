@@ -9,17 +9,16 @@ import torch
 from torch import Tensor
 
 from robustdistill.data.batches import Batch
+from robustdistill.losses import exact, rounded
 from robustdistill.methods.base import Card, Context, Method
 from robustdistill.methods.parts import (
     counts_of,
     cross_entropy,
     divergence,
     effective_number_weights,
-    exact,
     finite,
     labels_of,
     require,
-    rounded,
     teacher_logits_of,
 )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -43,9 +43,9 @@ class Context:
         priors: (C,) mean of the targets in use, summing to 1.
         val_labels: (M,) labels of the validation examples; None where they have none.
         train_labels: (N,) likewise.
-        teacher_val: (M, C) the teacher's probabilities on validation, at the temperature of the targets; None without a
-            teacher.
-        teacher_train: (N, C) likewise on the clean training examples.
+        teacher_val: gives (M, C) the teacher's probabilities on validation, at the temperature of the targets; None
+            without a teacher. A call, because it may be a pass of the teacher over the split: made by who wants it.
+        teacher_train: gives (N, C) likewise on the clean training examples.
     """
 
     epochs: int
@@ -53,8 +53,8 @@ class Context:
     priors: Tensor
     val_labels: Tensor | None = None
     train_labels: Tensor | None = None
-    teacher_val: Tensor | None = None
-    teacher_train: Tensor | None = None
+    teacher_val: Callable[[], Tensor] | None = None
+    teacher_train: Callable[[], Tensor] | None = None
 
 
 @dataclass

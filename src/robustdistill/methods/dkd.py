@@ -9,17 +9,9 @@ import torch
 from torch import Tensor
 
 from robustdistill.data.batches import Batch
+from robustdistill.losses import exact, rounded
 from robustdistill.methods.base import Card, Context, Method
-from robustdistill.methods.parts import (
-    cross_entropy,
-    divergence,
-    exact,
-    finite,
-    labels_of,
-    require,
-    rounded,
-    teacher_logits_of,
-)
+from robustdistill.methods.parts import cross_entropy, divergence, finite, labels_of, require, teacher_logits_of
 
 
 @dataclass

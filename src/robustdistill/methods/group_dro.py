@@ -12,16 +12,15 @@ from torch import Tensor
 
 from robustdistill.data.batches import Batch
 from robustdistill.errors import InputError
+from robustdistill.losses import exact, rounded
 from robustdistill.methods.base import Card, Context, Method
 from robustdistill.methods.parts import (
     counts_of,
     cross_entropy,
-    exact,
     finite,
     labels_without_teacher,
     over_processes,
     require,
-    rounded,
 )
 from robustdistill.risks import RiskLoss, Risks
 

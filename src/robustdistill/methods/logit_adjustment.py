@@ -10,8 +10,9 @@ from torch import Tensor
 
 from robustdistill.data.batches import Batch
 from robustdistill.errors import InputError
+from robustdistill.losses import exact, rounded
 from robustdistill.methods.base import Card, Context, Method
-from robustdistill.methods.parts import counts_of, cross_entropy, exact, probabilities_of, require, rounded
+from robustdistill.methods.parts import counts_of, cross_entropy, probabilities_of, require
 
 
 @dataclass

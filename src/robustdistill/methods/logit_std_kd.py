@@ -8,17 +8,9 @@ from typing import ClassVar
 from torch import Tensor
 
 from robustdistill.data.batches import Batch
+from robustdistill.losses import exact, rounded
 from robustdistill.methods.base import Card, Method
-from robustdistill.methods.parts import (
-    cross_entropy,
-    divergence,
-    exact,
-    finite,
-    labels_of,
-    require,
-    rounded,
-    teacher_logits_of,
-)
+from robustdistill.methods.parts import cross_entropy, divergence, finite, labels_of, require, teacher_logits_of
 
 
 @dataclass

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from robustdistill.data.batches import Batch
 from robustdistill.errors import InputError
+from robustdistill.losses import exact
 from robustdistill.methods.base import Context
 
 
@@ -25,16 +26,6 @@ def require(holds: bool, method: str, setting: str, expected: str, value: object
 def finite(value: float, least: float = 0.0) -> bool:
     """Whether a setting is a finite number of at least `least`."""
     return math.isfinite(value) and value >= least
-
-
-def exact(values: Tensor) -> Tensor:
-    """`values` in float64, or in float32 on Apple's GPUs, which have no float64."""
-    return values.float() if values.device.type == "mps" else values.double()
-
-
-def rounded(losses: Tensor, outputs: Tensor) -> Tensor:
-    """`losses` as they leave a method: float32, float64 for float64 outputs."""
-    return losses if outputs.dtype == torch.float64 else losses.float()
 
 
 def labels_of(batch: Batch, outputs: Tensor) -> Tensor:

@@ -46,9 +46,7 @@ def predict(model: nn.Module | Run, examples: Examples, *, device: str | torch.d
     device = torch.device(device or next((value.device for value in module.state_dict().values()), "cpu"))
     data = on_device(examples, device)
     module.to(device)
-    check_outputs(
-        module, data.batch(torch.arange(min(2, len(data)), device=device)).inputs, examples.num_classes, name="model"
-    )
+    check_outputs(module, data.sample(2).inputs, examples.num_classes, name="model")
     logits = logits_of(module, data).cpu().numpy()
     if not np.isfinite(logits).all():
         row = int(np.flatnonzero(~np.isfinite(logits).all(axis=1))[0])
