@@ -181,3 +181,14 @@ def test_balanced_and_standard_differ_unless_priors_are_uniform() -> None:
     standard, balanced = Objective.parse("standard"), Objective.parse("balanced")
     np.testing.assert_allclose(standard.costs(uniform, WEIGHTS), balanced.costs(uniform, WEIGHTS))
     assert not np.allclose(standard.costs(PRIORS, WEIGHTS), balanced.costs(PRIORS, WEIGHTS))
+
+
+@pytest.mark.parametrize("value", [0.5, None, ("robust",)])
+def test_what_is_no_text_is_refused(value: object) -> None:
+    with pytest.raises(InputError, match="objective must be a name"):
+        Objective.parse(value)  # type: ignore[arg-type]
+
+
+def test_the_range_of_a_trade_off_names_the_objective() -> None:
+    with pytest.raises(InputError, match=r"objective 'tradeoff:2' needs a number in \[0, 1\]"):
+        Objective.parse("tradeoff:2")

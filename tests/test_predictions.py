@@ -5,7 +5,9 @@ import pickle
 import string
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -431,3 +433,18 @@ def test_reading_and_evaluating_need_no_torch(tmp_path) -> None:
     )
     output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert output.strip() == "0.5"
+
+
+def test_the_fingerprint_is_of_everything_in_a_table() -> None:
+    table = Predictions([1, 2], np.eye(2), "logits", ("a", "b"), labels=[0, 1])
+    changes: list[dict[str, Any]] = [
+        {"ids": [1, 3]},
+        {"scores": np.ones((2, 2))},
+        {"labels": [0, 0]},
+        {"labels": None},
+        {"class_names": ("a", "c")},
+        {"kind": "probabilities"},
+    ]
+    found = [replace(table, **change).fingerprint for change in ({}, {}, *changes)]
+    assert found[0] == found[1]
+    assert len(set(found)) == 1 + len(changes)

@@ -14,6 +14,10 @@ class DivergedError(RuntimeError):
     """Training produced a loss or a risk that is not finite; the message says which setting to lower."""
 
 
+class WorkerDiedError(RuntimeError):
+    """A process that trained a run was killed from outside, most often because memory ran short."""
+
+
 class StaleStoreError(RuntimeError):
     """A stored result belongs to another model, data set or setting than the one asked for."""
 
@@ -26,5 +30,5 @@ def unknown(kind: str, name: str, options: Iterable[str]) -> InputError:
     """
     known = sorted(options)
     nearest = difflib.get_close_matches(name, known, n=1)
-    hint = f": did you mean {nearest[0]!r}?" if nearest else ";"
+    hint = f": did you mean {nearest[0]!r}?" if nearest else ""
     return InputError(f"unknown {kind} {name!r}{hint} (one of: {', '.join(known)})")

@@ -63,19 +63,20 @@ class Objective:
         """
         if isinstance(text, Objective):
             return text
+        if not isinstance(text, str):
+            raise InputError(f"objective must be a name such as 'robust' or 'tradeoff:0.5', got {text!r}")
         name, colon, amount = text.partition(":")
         if not colon and name in _NAMES:
             anchor, robustness = _NAMES[name]
             return cls(anchor, robustness)  # type: ignore[arg-type]
         if name not in _TRADEOFFS:
             raise unknown("objective", text, [*_NAMES, *(f"{known}:A" for known in _TRADEOFFS)])
-        try:
-            robustness = float(amount)
+        try:  # An InputError about the range is a ValueError too.
+            return cls(_TRADEOFFS[name], float(amount))  # type: ignore[arg-type]
         except ValueError:
             raise InputError(
                 f"objective {text!r} needs a number in [0, 1] after the colon, as in '{name}:0.5'"
             ) from None
-        return cls(_TRADEOFFS[name], robustness)  # type: ignore[arg-type]
 
     @property
     def needs_multipliers(self) -> bool:

@@ -5,6 +5,7 @@ Files are read and written in `robustdistill.prediction_files`; here are the mea
 
 from __future__ import annotations
 
+import hashlib
 import math
 import unicodedata
 from collections import Counter
@@ -109,6 +110,16 @@ class Predictions:
         return InputError(
             f"{self.kind} {rule}; row {row} (id {self.ids[row]}), class {self.class_names[column]!r} is {value}"
         )
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that identify everything in the table."""
+        digest = hashlib.sha256(repr((self.kind, self.class_names)).encode())
+        for part in (self.ids, self.scores, self.labels):
+            if part is not None:
+                digest.update(f"{part.dtype}{part.shape}".encode())
+                digest.update(np.ascontiguousarray(part).data)
+        return digest.hexdigest()[:16]
 
     def __len__(self) -> int:
         return len(self.ids)

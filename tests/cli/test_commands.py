@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import signal
@@ -13,9 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from robustdistill import cli
+from robustdistill import cli, data, models
+from robustdistill.experiments import execute
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,14 @@ def test_json_is_one_object(command: Command) -> None:
         (("demo", "--temperatures", "hot"), "hot"),
         (("demo", "--objectives", "robust,blanced"), "did you mean 'balanced'"),
         (("trian",), "train"),
+        (("train", "--recipe", "qqq"), r"unknown recipe 'qqq' \(one of"),
+        (("train", "--objective", "tradeoff:2"), "objective 'tradeoff:2'"),
+        (("train", "--device", "cud"), "--device must be cpu, cuda or cuda:N, got 'cud'"),
+        (("train", "--device", "cuda:99"), "torch sees"),
+        (("train", "--seed", "99999999999999999999"), "--seed"),
+        (("train", "--data", "cifar10", "--root", "nowhere"), "with --root or"),
+        (("demo", "--temperatures", "0"), "temperatures must be positive"),
+        (("demo", "--methods", "ada-margn"), "did you mean 'ada-margin'"),
         (("train", "--epochs", "0"), "epochs"),
     ],
 )
@@ -183,3 +195,120 @@ def test_ctrl_c_keeps_what_was_trained_and_says_how_to_go_on(tmp_path: Path) -> 
     kept = list(runs.glob("*/record.json"))
     assert kept
     assert all(json.loads(path.read_text())["schema"] == 1 for path in kept)
+
+
+def test_text_of_a_user_s_own_is_printed_as_it_is(command: Command, tmp_path: Path) -> None:
+    trained = command("train", "--epochs", "2", "--out", "runs/x[/b]")
+    assert trained.code == 0, trained.err
+    assert "runs/x[/b]" in trained.out
+    assert "a[b].csv" in command("predict", "runs/x[/b]", "--out", "a[b].csv").out
+    assert "a[b].csv" in command("evaluate", "a[b].csv").out
+
+
+def test_quiet_silences_the_library_s_remarks(command: Command) -> None:
+    def said(*extra: str) -> bool:
+        assert command("train", "--epochs", "2", *extra, "--out", f"runs/{len(extra)}").code == 0
+        return logging.getLogger("robustdistill").isEnabledFor(logging.INFO)
+
+    assert (said(), said("--quiet")) == (True, False)
+
+
+def test_recorded_commands_hold_no_path_of_this_machine(command: Command, tmp_path: Path) -> None:
+    arguments = ("--epochs", "2", "--repeats", "1", "--temperatures", "1", "--objectives", "robust", "--quiet")
+    assert command("demo", *arguments, "--root", str(tmp_path), f"--out={tmp_path}/there", "--workers", "1").code == 0
+    records = [json.loads(path.read_text()) for path in tmp_path.glob("there/runs/*/record.json")]
+    assert {record["command"] for record in records} == {f"robustdistill demo {' '.join(arguments)} --workers 1"}
+
+
+def test_a_changed_demo_in_the_same_folder_is_one_error(command: Command) -> None:
+    arguments = ("demo", "--repeats", "1", "--temperatures", "1", "--objectives", "robust", "--workers", "1", "--quiet")
+    assert command(*arguments, "--epochs", "2").code == 0
+    again = command(*arguments, "--epochs", "5")
+    assert again.code == 2
+    assert "recipe.epochs 2 -> 5" in again.err
+    assert "--out" in again.err
+    assert len(again.err.splitlines()) == 1
+
+
+def test_the_suggested_teacher_is_one_of_the_comparison(command: Command) -> None:
+    arguments = ("--epochs", "2", "--repeats", "1", "--temperatures", "1", "--objectives", "robust", "--workers", "1")
+    shown = command("demo", *arguments, "--methods", "ldam-drw", "--root", "some where").out
+    assert "--teacher runs/demo/runs/teacher_convnet-16_robust_r0 --objective tradeoff:0.5 --root 'some where'" in shown
+
+
+def test_a_killed_worker_is_no_traceback(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise execute.WorkerDiedError("the process was killed")
+
+    monkeypatch.setattr(execute, "run_all", killed)
+    result = command("demo", "--repeats", "1", "--quiet")
+    assert (result.code, result.err) == (1, "failed: the process was killed\n")
+
+
+def test_the_data_of_a_run_are_loaded_with_its_own_arguments(command: Command, tmp_path: Path) -> None:
+    loading = ("--ratio", "5", "--val", "0.2", "--pad", "0", "--flip", "--subset-seed", "2")
+    assert command("train", *SMALL, *loading).code == 0
+    assert command("distill", *SMALL).code == 0
+    teacher, student = (json.loads((tmp_path / f"runs/{name}/record.json").read_text()) for name in ROLES)
+    assert student["spec"]["data"] == teacher["spec"]["data"]
+    assert (teacher["spec"]["data"]["val_share"], teacher["spec"]["data"]["flip"]) == (0.2, True)
+    shown = json.loads(command("evaluate", "runs/student", "--json").out)
+    assert [row["count"] for row in shown["per_class"]] == student["metrics"]["test"]["counts"]
+    path = tmp_path / "runs/teacher/record.json"
+    path.write_text(path.read_text().replace(teacher["spec"]["data"]["train"], "0" * 16))
+    stale = command("evaluate", "runs/teacher")
+    assert stale.code == 2
+    assert "the data have changed since" in stale.err
+
+
+ROLES = ("teacher", "student")
+
+
+def test_options_that_do_nothing_for_a_table_are_refused(command: Command) -> None:
+    assert command("train", *SMALL).code == 0
+    assert command("predict", "runs/teacher", "--split", "val", "--out", "v.csv", "--split-seed", "1").code == 0
+    for arguments in (("--split", "val"), ("--device", "cpu"), ("--model", "a:b"), ("--split-seed", "1")):
+        refused = command("evaluate", "v.csv", *arguments)
+        assert refused.code == 2
+        assert f"{arguments[0]} does nothing for a table" in refused.err
+    found = command("evaluate", "v.csv", "--data", "digits-lt", "--split", "val", "--split-seed", "1", "--json")
+    assert json.loads(found.out) == json.loads(command("evaluate", "v.csv", "--json").out)
+
+
+def test_own_data_from_the_command_line(command: Command, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for index in range(24):
+        folder = tmp_path / "mine" / f"class{index % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        size = (6 + index, 9, 3)
+        Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8)).save(folder / f"{index}.png")
+    own = (
+        "--data",
+        "folder:mine",
+        "--image-size",
+        "8",
+        "--val",
+        "0.25",
+        "--ratio",
+        "2",
+        "--pad",
+        "1",
+        "--no-flip",
+        "--every",
+        "1",
+    )
+    assert command("train", *SMALL, *own).code == 0
+    assert command("distill", *SMALL, "--every", "1").code == 0
+    facts = json.loads((tmp_path / "runs/student/record.json").read_text())["spec"]["data"]
+    assert (facts["image_size"], facts["pad"], facts["flip"], facts["ratio"]) == ([8, 8], 1, False, 2.0)
+    small = ("--repeats", "1", "--temperatures", "1", "--objectives", "robust", "--workers", "1")
+    assert command("demo", *SMALL, *own, *small).code == 0
+
+
+def test_help_lists_every_data_set_and_kind_of_model(command: Command) -> None:
+    shown = command("train", "--help").out
+    for name in data.names():
+        assert re.search(rf"[ │]{name}[, ]", shown), name
+    for name in models._EXAMPLES:
+        family = name.partition("-")[0]
+        assert family in shown or re.fullmatch(r"resnet(8|14|20|32|44|56|110)", name), name

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -242,7 +243,15 @@ class TestRealCifar10:
 
 
 class TestRecorded:
-    ARGUMENTS = {"split_seed": 3, "subset_seed": 4, "ratio": 5.0, "profile": "step", "val": 0.2, "pad": 0, "flip": True}
+    ARGUMENTS: ClassVar = {
+        "split_seed": 3,
+        "subset_seed": 4,
+        "ratio": 5.0,
+        "profile": "step",
+        "val": 0.2,
+        "pad": 0,
+        "flip": True,
+    }
 
     @staticmethod
     def identity(data) -> DataIdentity:

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,17 @@ from typing import Any
 import pytest
 
 import robustdistill
+from robustdistill.errors import InputError, WorkerDiedError
 from robustdistill.experiments import journal
-from robustdistill.experiments.execute import Outcome, default_workers, run_all, run_job
+from robustdistill.experiments.execute import (
+    Outcome,
+    _run_pooled,
+    default_workers,
+    load_data,
+    refuse_other_runs,
+    run_all,
+    run_job,
+)
 from robustdistill.experiments.grid import Comparison, DataSource, Job
 from robustdistill.training.recipe import Recipe
 from robustdistill.training.run import Run
@@ -245,3 +256,31 @@ def workers_of(group: int) -> list[str]:
 
 def test_one_worker_for_each_core() -> None:
     assert 1 <= default_workers() <= (os.cpu_count() or 1)
+
+
+class KilledPool:
+    """As a pool whose worker was killed while it ran a job."""
+
+    def submit(self, *_: object) -> Future[Outcome]:
+        future: Future[Outcome] = Future()
+        future.set_exception(BrokenProcessPool("killed"))
+        return future
+
+
+def test_a_killed_worker_has_an_error_of_its_own(tmp_path: Path) -> None:
+    with pytest.raises(WorkerDiedError, match="was killed; is memory short"):
+        _run_pooled(KilledPool(), PLAN.jobs(), tmp_path, None, lambda outcome: None)  # type: ignore[arg-type]
+
+
+def test_another_comparison_in_the_same_folder_is_noticed_before_training(done: tuple[Path, list[Outcome]]) -> None:
+    root, _ = done
+    splits = load_data(PLAN.data)
+    refuse_other_runs(PLAN.jobs(), root, splits)
+    for changes, said in (
+        ({"recipe": RECIPE.with_(epochs=5)}, "recipe.epochs 2 -> 5"),
+        ({"threads": 2}, "threads 1 -> 2"),
+        ({"data": DataSource("digits-lt", pad=0)}, "data.pad None -> 0"),
+    ):
+        other = replace(PLAN, **changes)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match=said):
+            refuse_other_runs(other.jobs(), root, load_data(other.data))

@@ -41,7 +41,6 @@ def test_how_many_runs() -> None:
         ({"validation_labels": ("teacher",)}, 3, 9),
         ({"student_objectives": ("standard", "balanced")}, 3, 6),
         ({"teacher_objectives": ("robust",), "student_objectives": ("tradeoff:0.5",)}, 1, 2),
-        ({"repeats": 0}, 0, 0),
     ],
 )
 def test_how_many_runs_with_settings(changes: dict[str, Any], teachers: int, students: int) -> None:
@@ -153,3 +152,24 @@ def test_other_methods_join_the_comparison() -> None:
     assert len({job.name for job in jobs}) == len(jobs)
     assert not [job.name for job in jobs if set(job.name) & set(":/ ")]
     assert [job.teacher for job in jobs if job.method == "group-dro"] == [None]
+    assert [job.name for job in jobs if job.name.startswith("alone_")] == ["alone_convnet-2_group-dro_r0"]
+    assert {job.model for job in jobs if job.name.startswith("teacher_")} == {"convnet-4"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"temperatures": (1.0, 0.0)}, "temperatures must be positive"),
+        ({"temperatures": (float("nan"),)}, "temperatures must be positive"),
+        ({"temperatures": (float("inf"),)}, "temperatures must be positive"),
+        ({"teacher_objectives": ("robust", "tradeoff:2")}, "objective 'tradeoff:2'"),
+        ({"validation_labels": ("teachers",)}, "did you mean 'teacher'"),
+        ({"methods": ("dkd", "ada-margn")}, "did you mean 'ada-margin'"),
+        ({"methods": ("ada-margin:scal=2",)}, "setting of method ada-margin"),
+        ({"repeats": 0}, "repeats must be at least 1"),
+        ({"threads": 0}, "threads must be at least 1"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_before_anything_is(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        comparison(**changes)

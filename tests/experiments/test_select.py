@@ -150,3 +150,20 @@ def test_an_unknown_worst_metric_is_refused(metric: str) -> None:
     if metric != "balanced":
         with pytest.raises(InputError, match=metric):
             measure(found, metric)
+
+
+@pytest.mark.parametrize(
+    ("scorers", "said"),
+    [
+        (("last", "last"), "The last iterate of each run is its model."),
+        (("averaged", "averaged"), "The mean of the logits of a run's iterates, at most 16 of them, is its model."),
+        (("last", "averaged"), "where scorer=averaged"),
+    ],
+)
+def test_the_rule_says_what_the_model_of_a_run_is(scorers: tuple[str, str], said: str) -> None:
+    records = []
+    for repeat, scorer in enumerate(scorers):
+        content = record(repeat=repeat)
+        content["spec"]["scorer"] = scorer
+        records.append(Record.model_validate(content))
+    assert said in choose(records).rule

@@ -10,9 +10,10 @@ import pytest
 from rich.console import Console
 
 from report.records import journal, record, save
+from robustdistill import methods
 from robustdistill.experiments.journal import Record, scan
 from robustdistill.report import tables
-from robustdistill.report.panels import Panel
+from robustdistill.report.panels import METHODS, Panel
 from robustdistill.report.tables import ResultTable
 
 
@@ -139,14 +140,14 @@ def test_data_sets_and_architectures_get_tables_of_their_own(tmp_path: Path) -> 
 
 def test_other_methods_and_trade_offs_follow_the_paper_s_rows(tmp_path: Path) -> None:
     save(tmp_path, record(objective="tradeoff:0.5", labels="teacher"))
-    save(tmp_path, record(method="ada_margin"))
+    save(tmp_path, record(method="ada-margin:scale=2.0"))
     save(tmp_path, record(objective="robust"))
-    save(tmp_path, record("teacher", method="group_dro", objective="robust"))
+    save(tmp_path, record("teacher", method="group-dro", objective="robust"))
     assert [row.label for row in built(tmp_path)[1].rows] == [
-        "group DRO (no distillation)",
+        "Group DRO (no distillation)",
         "Student: robust (one-hot validation labels)",
         "Student: trade-off α = 0.5 (teacher validation labels)",
-        "AdaMargin, student: standard",
+        "AdaMargin, scale=2.0, student: standard",
     ]
 
 
@@ -204,3 +205,7 @@ def test_classes_that_differ_on_one_data_set_are_refused(tmp_path: Path) -> None
     runs = [Record.model_validate(record("teacher", class_names=names)) for names in (["a", "b"], ["b", "a"])]
     with pytest.raises(ValueError, match="one list of classes"):
         tables.build_all(runs)
+
+
+def test_methods_are_called_what_their_cards_call_them() -> None:
+    assert {name: method.card.title for name, method in methods.known().items()} == METHODS

@@ -13,9 +13,9 @@ import robustdistill as rd
 from robustdistill.errors import InputError
 from robustdistill.files import write_json
 from robustdistill.training import checkpoint
+from robustdistill.training.device import choose_device
 from robustdistill.training.progress import EpochProgress
 from robustdistill.training.recipe import Recipe
-from robustdistill.training.setup import choose_device
 from robustdistill.training.spec import Distillation, RunSpec
 from training.problems import picture_splits, short
 
@@ -124,3 +124,9 @@ def test_new_files_follow_the_umask(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert (tmp_path / "private.json").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 99999999999999999999])
+def test_seeds_that_torch_cannot_take(seed: int) -> None:
+    with pytest.raises(InputError, match="seed must lie in"):
+        rd.fit("convnet-2", *picture_splits(), seed=seed, progress=False)

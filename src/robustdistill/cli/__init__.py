@@ -6,19 +6,21 @@ Nothing here imports torch before a command needs it, so that `--help` answers a
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from typing import Annotated
 
 import typer
 from rich.logging import RichHandler
+from rich.text import Text
 
 import robustdistill as rd
 from robustdistill.cli import data
 from robustdistill.cli.demo import demo
 from robustdistill.cli.evaluate import evaluate, predict
-from robustdistill.cli.output import err_console, escaped
+from robustdistill.cli.output import err_console, warn
 from robustdistill.cli.train import distill, train
-from robustdistill.errors import DivergedError, InputError, StaleStoreError
+from robustdistill.errors import DivergedError, InputError, StaleStoreError, WorkerDiedError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -54,8 +56,15 @@ def main() -> None:
     try:
         app()
     except (InputError, StaleStoreError) as error:
-        err_console.print(f"[bold red]error:[/bold red] {escaped(error)}", highlight=False, soft_wrap=True)
+        warn(Text.assemble(("error:", "bold red"), " ", _as_options(str(error))))
         sys.exit(2)
-    except DivergedError as error:
-        err_console.print(f"[bold red]failed:[/bold red] {escaped(error)}", highlight=False, soft_wrap=True)
+    except (DivergedError, WorkerDiedError) as error:
+        warn(Text.assemble(("failed:", "bold red"), " ", _as_options(str(error))))
         sys.exit(1)
+
+
+def _as_options(message: str) -> str:
+    """An argument that the library tells to pass, "root=", as the option that it is here, "--root"."""
+    return re.sub(
+        r"(?<![\w\-.:/=])([a-z][a-z_]*)=(?=[\s,;:.)]|$)", lambda found: f"--{found[1].replace('_', '-')}", message
+    )

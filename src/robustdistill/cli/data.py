@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from robustdistill.cli.options import AsJson, ImageSize, Lists, NoVerify, Ratio, Root
+from robustdistill.cli.output import out_console, say
 
 if TYPE_CHECKING:
     from robustdistill.data.inspect import Checked, Listed
@@ -20,15 +22,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Show which data sets are there, and check them.",
 )
-out_console = Console()
-
-Root = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder with the data files; else $ROBUSTDISTILL_DATA, else your cache folder.", show_default=False
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
 @app.command("list", epilog="Example: `robustdistill data list --root ~/data`")
@@ -48,8 +41,8 @@ def list_(root: Root = None, as_json: AsJson = False) -> None:
         if row.found is None:
             pages.setdefault(row.page, []).append(row.name)
     for page, names in pages.items():
-        _line(f"to be downloaded: {', '.join(names)} from {page}")
-    _line("Your own data need no entry here: npz:FILE, folder:DIR, parquet:FILE-or-DIR and hub:NAME are read too.")
+        say(False, f"to be downloaded: {', '.join(names)} from {page}")
+    say(False, "Your own data need no entry here: npz:FILE, folder:DIR, parquet:FILE-or-DIR and hub:NAME are read too.")
 
 
 @app.command(epilog="Example: `robustdistill data check digits-lt`")
@@ -60,27 +53,10 @@ def check(
     root: Root = None,
     split_seed: Annotated[int, typer.Option(help="Seed that splits the held-out part into validation and test.")] = 0,
     subset_seed: Annotated[int, typer.Option(help="Seed that draws the long-tailed subset.")] = 0,
-    ratio: Annotated[
-        float | None,
-        typer.Option(help="Largest class over smallest; 1 makes no long tail.", show_default="the data set's"),
-    ] = None,
-    image_size: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Side that pictures are resized to (folders, tables, TinyImageNet, ImageNet).",
-            show_default="own",
-        ),
-    ] = None,
-    lists: Annotated[
-        Path | None,
-        typer.Option(
-            help="ImageNet-LT's list of training pictures, or its folder.", show_default="looked for in --root"
-        ),
-    ] = None,
-    no_verify: Annotated[
-        bool, typer.Option("--no-verify", help="Read data files whose checksum differs from the published one.")
-    ] = False,
+    ratio: Ratio = None,
+    image_size: ImageSize = None,
+    lists: Lists = None,
+    no_verify: NoVerify = False,
     out: Annotated[
         Path | None, typer.Option(help="Contact sheet to write (PNG).", show_default="runs/data/NAME.png")
     ] = None,
@@ -144,20 +120,20 @@ def _print_checked(found: Checked) -> None:
             ends = [f"{count:,} {escape(repr(name))}" for name, count in items]
         table.add_row(split, f"{facts.examples:,}", *ends)
     out_console.print(table)
-    _line(f"class sizes of train, first to last class: {_sizes(list(found.splits['train'].class_sizes.values()))}")
+    say(False, f"class sizes of train, first to last class: {_sizes(list(found.splits['train'].class_sizes.values()))}")
     for split, facts in found.splits.items():
-        _line(f"{split}: subset {facts.subset}, fingerprint {facts.fingerprint}")
-    _line(f"validation and test {'share no example' if found.disjoint else 'SHARE EXAMPLES'}")
+        say(False, f"{split}: subset {facts.subset}, fingerprint {facts.fingerprint}")
+    say(False, f"validation and test {'share no example' if found.disjoint else 'SHARE EXAMPLES'}")
     for pair, count in (found.repeated or {}).items():
         if count:
             first, _, second = pair.partition("/")
-            _line(f"{count:,} pictures of {second} are byte for byte in {first} too")
+            say(False, f"{count:,} pictures of {second} are byte for byte in {first} too")
     if found.sheet is not None:
-        _line(f"contact sheet: {Path(found.sheet).resolve()}")
+        say(False, f"contact sheet: {Path(found.sheet).resolve()}")
     for problem in found.problems:
-        _line(f"problem: {problem}")
+        say(False, f"problem: {problem}")
     if not found.problems:
-        _line("all is as it should be")
+        say(False, "all is as it should be")
 
 
 def _sizes(sizes: list[int]) -> str:
@@ -176,7 +152,3 @@ def _shape(found: Checked) -> str:
 def _file_name(name: str) -> str:
     """A data set's name as that of a file: "folder:/my/birds" becomes "birds"."""
     return Path(name.partition(":")[2] or name).stem or "data"
-
-
-def _line(text: str) -> None:
-    out_console.print(escape(text), highlight=False, soft_wrap=True)

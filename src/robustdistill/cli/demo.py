@@ -10,38 +10,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.text import Text
 
-from robustdistill.cli.options import (
-    AsJson,
-    BatchSize,
-    DataName,
-    Decay,
-    Epochs,
-    Every,
-    LearningRate,
-    NoVerify,
-    Precision,
-    Quiet,
-    RecipeName,
-    Root,
-    ScheduleName,
-    SplitSeed,
-    StepSize,
-    SubsetSeed,
-    ValidationSample,
-    chosen_recipe,
-    numbers,
-)
-from robustdistill.cli.output import err_console, escaped, interruptible, out_console, print_json, say
+from robustdistill.cli.options import AsJson, DataName, DataOptions, Quiet, RecipeOptions, grouped, numbers
+from robustdistill.cli.output import err_console, interruptible, out_console, print_json, quieten, say, warn
 
 if TYPE_CHECKING:
     from robustdistill.data import Splits
 
 
+@grouped
 def demo(
+    *,
     context: typer.Context,
     data: DataName = "digits-lt",
-    root: Root = None,
+    loading: DataOptions,
     teacher: Annotated[str, typer.Option(help="Teacher model.")] = "convnet-16",
     student: Annotated[str, typer.Option(help="Student model.")] = "convnet-8",
     objectives: Annotated[
@@ -56,19 +39,7 @@ def demo(
     repeats: Annotated[
         int, typer.Option(min=1, help="Repetitions with other training seeds, each with teachers of its own.")
     ] = 3,
-    recipe: RecipeName = None,
-    epochs: Epochs = None,
-    batch_size: BatchSize = None,
-    learning_rate: LearningRate = None,
-    schedule: ScheduleName = None,
-    every: Every = None,
-    step_size: StepSize = None,
-    decay: Decay = None,
-    validation_sample: ValidationSample = None,
-    precision: Precision = None,
-    split_seed: SplitSeed = 0,
-    subset_seed: SubsetSeed = 0,
-    no_verify: NoVerify = False,
+    optimisation: RecipeOptions,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Runs side by side, of one thread each.", show_default="cores")
     ] = None,
@@ -85,24 +56,13 @@ def demo(
     from robustdistill.experiments.journal import scan
     from robustdistill.report import findings, page, tables
 
+    quieten(quiet or as_json)
     names = [name.strip() for name in objectives.split(",")]
     comparison = Comparison(
-        data=DataSource(data, root, split_seed, subset_seed, verify=not no_verify),
+        data=DataSource(data, **loading.chosen()),
         teacher=teacher,
         student=student,
-        recipe=chosen_recipe(
-            recipe,
-            data,
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            schedule=schedule,
-            every=every,
-            step_size=step_size,
-            decay=decay,
-            validation_sample=validation_sample,
-            precision=precision,
-        ),
+        recipe=optimisation.chosen(data),
         teacher_objectives=names,
         student_objectives=names,
         methods=[name.strip() for name in methods.split(";") if name.strip()],
@@ -112,12 +72,13 @@ def demo(
     jobs = comparison.jobs()
     workers = min(workers or execute.default_workers(), len(jobs))
     splits = execute.load_data(comparison.data)
+    execute.refuse_other_runs(jobs, out / "runs", splits)
     say(quiet or as_json, _opening(splits, comparison.teacher, comparison.student, len(jobs), workers))
     with interruptible(f"finished runs are kept in {out}/runs"), _run_progress(len(jobs), quiet or as_json) as advance:
         outcomes = execute.run_all(jobs, out / "runs", workers=workers, command=_command(context), on_done=advance)
     failed = [outcome for outcome in outcomes if outcome.error]
     for outcome in failed:
-        err_console.print(f"[red]failed[/red] {outcome.job.name}: {outcome.error}", highlight=False)
+        warn(Text.assemble(("failed", "red"), f" {outcome.job.name}: {outcome.error}"))
     if len(failed) == len(outcomes):
         raise typer.Exit(1)
     index = page.write(out / "runs", out)
@@ -128,9 +89,10 @@ def demo(
     else:
         for panel, table in built:
             out_console.print(tables.terminal(table))
-            say(quiet, f"\n{escaped(findings.finding(panel).headline)}\n")
-        last_teacher = [job.name for job in jobs if job.teacher is None][-1]
-        say(quiet, _closing(index, out / "runs" / last_teacher))
+            say(quiet, f"\n{findings.finding(panel).headline}\n")
+        teachers = [outcome.job for outcome in outcomes if not (outcome.error or outcome.job.teacher)]
+        last = next((job for job in reversed(teachers) if not job.baseline), None)
+        say(quiet, _closing(index, None if last is None else out / "runs" / last.name, loading.places()))
     if failed:
         raise typer.Exit(1)
 
@@ -144,12 +106,14 @@ def _opening(splits: Splits, teacher: str, student: str, runs: int, workers: int
     )
 
 
-def _closing(index: Path, teacher: Path) -> str:
-    student = f"robustdistill distill --teacher {teacher} --objective tradeoff:0.5"
-    return (
-        f"The page: {index.resolve().as_uri()}\n"
-        f"Try next:\n  [bold]{student}[/bold]\n  [bold]robustdistill evaluate runs/student[/bold]"
-    )
+def _closing(index: Path, teacher: Path | None, places: list[str]) -> Text:
+    text = Text(f"The page: {index.resolve().as_uri()}")
+    if teacher is not None:
+        distill = ["distill", "--teacher", str(teacher), "--objective", "tradeoff:0.5", *places]
+        text.append("\nTry next:")
+        for words in (distill, ["evaluate", "runs/student", *places]):
+            text.append(f"\n  {shlex.join(['robustdistill', *words])}", "bold")
+    return text
 
 
 @contextmanager
@@ -192,5 +156,14 @@ def _run_progress(total: int, silent: bool) -> Iterator[Any]:
 
 
 def _command(context: typer.Context) -> str:
-    """The command line as somebody would type it, for the records."""
-    return shlex.join(["robustdistill", context.info_name or "", *sys.argv[2:]])
+    """The command line as somebody would type it, for the records; without places, which are of this machine only."""
+    words, kept = iter(sys.argv[2:]), []
+    for word in words:
+        option, equals, value = word.partition("=")
+        if option not in ("--root", "--lists", "--out"):
+            kept.append(word)
+            continue
+        value = value if equals else next(words, "")
+        if option == "--out" and not Path(value).expanduser().is_absolute():
+            kept += [option, value]
+    return shlex.join(["robustdistill", context.info_name or "", *kept])

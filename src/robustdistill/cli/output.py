@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from robustdistill.metrics import Scores
@@ -35,7 +37,7 @@ def scores_json(scores: Scores) -> dict[str, Any]:
 
 def print_scores(scores: Scores, title: str) -> None:
     found = scores_json(scores)
-    table = Table(title=title, title_justify="left")
+    table = Table(title=escaped(title), title_justify="left")
     for heading in ("class", "recall %", "95 % interval", "examples"):
         table.add_column(heading, justify="left" if heading == "class" else "right")
     for row in sorted(found["per_class"], key=lambda row: (row["recall"] == row["recall"], row["recall"])):
@@ -59,22 +61,32 @@ def print_scores(scores: Scores, title: str) -> None:
 
 @contextmanager
 def interruptible(kept: str) -> Iterator[None]:
+    """Ends with exit code 130 on Ctrl-C and says what is kept: what the interruption itself knows, else `kept`."""
     try:
         yield
-    except KeyboardInterrupt:
-        err_console.print(
-            f"\ninterrupted: {kept}; run the same command again to go on", highlight=False, soft_wrap=True
-        )
+    except KeyboardInterrupt as stopped:
+        warn(f"\ninterrupted: {str(stopped) or kept}; run the same command again to go on")
         sys.exit(130)
 
 
-def say(silent: bool, text: str) -> None:
+def say(silent: bool, text: str | Text) -> None:
+    """Prints a text as it is: brackets in it are no markup. What is to be bold comes as a `Text`."""
     if not silent:
-        out_console.print(text, highlight=False, soft_wrap=True)
+        out_console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def warn(text: str | Text) -> None:
+    """The same on stderr, always."""
+    err_console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def quieten(silent: bool) -> None:
+    """With --quiet or --json, what the library has to say is warnings only."""
+    if silent:
+        logging.getLogger("robustdistill").setLevel(logging.WARNING)
 
 
 def escaped(value: object) -> str:
-
     return escape(str(value))
 
 

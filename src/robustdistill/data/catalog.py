@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +43,10 @@ from robustdistill.data.imagenet import (
 )
 from robustdistill.data.longtail import Profile, long_tail
 from robustdistill.data.splits import Examples, IntArray, Preprocessing, Splits, halves, subset_hash
-from robustdistill.errors import InputError, unknown
+from robustdistill.errors import InputError, StaleStoreError, unknown
+
+if TYPE_CHECKING:
+    from robustdistill.training.spec import DataIdentity
 
 TEST_SHARE = VAL_SHARE = 0.2  # of a source that is one part only
 
@@ -302,8 +305,16 @@ def load(
     facts: dict[str, Any] = {"name": name, "split_seed": split_seed, "subset_seed": subset_seed, "ratio": float(ratio)}
     if ratio != 1 and profile != "exponential":
         facts["profile"] = profile
-    if val is not None:
-        facts["val_share"] = val
+    # Only what was asked for: a run on data as the catalogue has them keeps its hash, whatever is added here.
+    asked = {
+        "val_share": val,
+        "pad": pad,
+        "flip": flip,
+        "image_size": None if options.image_size is None else list(options.image_size),
+        "image_column": image_column,
+        "label_column": label_column,
+    }
+    facts |= {key: value for key, value in asked.items() if value is not None}
     if entry is None or not entry.streamed:
         splits = Splits(*(_decoded(part) for part in (splits.train, splits.val, splits.test)))
     finished = {
@@ -313,6 +324,55 @@ def load(
         for split, part in (("train", splits.train), ("val", splits.val), ("test", splits.test))
     }
     return Splits(**finished)
+
+
+def load_recorded(
+    recorded: DataIdentity,
+    root: str | os.PathLike[str] | None = None,
+    *,
+    verify: bool = True,
+    lists: str | os.PathLike[str] | None = None,
+    name: str | None = None,
+    **changes: Any,
+) -> Splits:
+    """The data that a run was trained on, loaded with every argument of `load` that the run recorded.
+
+    Args:
+        recorded: of the run's spec.
+        root, verify, lists: as for `load`; they say where files are, and are not recorded.
+        name: other data instead, with the run's seeds.
+        changes: further arguments of `load` that are to differ from the recorded ones.
+
+    Returns:
+        As `load`. Where nothing was to differ, train and validation are those of the run, bit for bit.
+
+    Raises:
+        InputError: as `load`, or the run was on data that no name was recorded of.
+        StaleStoreError: nothing was to differ, but the data have changed since.
+    """
+    known = recorded.model_dump()
+    given = {key: value for key, value in changes.items() if value is not None}
+    if name is None and recorded.name == "custom":
+        raise InputError("the run was trained on examples of your own making: name the data to use (--data)")
+    arguments = {key: known[key] for key in ("split_seed", "subset_seed") if known.get(key) is not None}
+    if name in (None, recorded.name):
+        arguments |= {key: known[key] for key in _RECORDED if known.get(key) is not None}
+        if known.get("val_share") is not None:
+            arguments["val"] = known["val_share"]
+        if (size := arguments.get("image_size")) is not None:
+            arguments["image_size"] = tuple(size)
+    splits = load(name or recorded.name, root, verify=verify, lists=lists, **(arguments | given))
+    if name is None and not given:
+        for part, was in ((splits.train, recorded.train), (splits.val, recorded.val)):
+            if part.fingerprint != was:
+                raise StaleStoreError(
+                    f"{part.name} is {part.fingerprint}, the run had {was}: the data have changed since. Name them all"
+                    " the same (--data) to go on with what is there now"
+                )
+    return splits
+
+
+_RECORDED = ("ratio", "profile", "pad", "flip", "image_size", "image_column", "label_column")
 
 
 def _decoded(part: Examples) -> Examples:
@@ -340,7 +400,7 @@ def _read(name: str, root: str | os.PathLike[str] | None, options: Options) -> t
         raise InputError(
             f"{name}: looked in {str(folder.absolute())!r} for {' or '.join(entry.files)}, but that folder {state}. "
             f"Download {entry.download} from {entry.page} and put it there, or name its folder with root= "
-            "or ROBUSTDISTILL_DATA"
+            "or the environment variable ROBUSTDISTILL_DATA"
         )
     try:
         return entry.reader(folder, options), entry

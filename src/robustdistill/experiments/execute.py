@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from robustdistill.errors import InputError
+from robustdistill.errors import InputError, WorkerDiedError
 from robustdistill.experiments.grid import DataSource, Job
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def run_all(
 
     Raises:
         InputError: a student's teacher is not among the jobs.
-        RuntimeError: a worker was killed; what was finished stays.
+        WorkerDiedError: a worker was killed; what was finished stays.
         KeyboardInterrupt: workers are stopped first; what was finished stays.
     """
     known = set(jobs)
@@ -77,6 +78,48 @@ def run_all(
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def refuse_other_runs(jobs: Sequence[Job], root: Path, splits: Splits) -> None:
+    """Looks, before anything is trained, whether a job's folder holds the run of another comparison.
+
+    Args:
+        jobs: what is to be run.
+        root: where the run folders are.
+        splits: their data.
+
+    Raises:
+        InputError: one does; the message says in what they differ.
+    """
+    facts = {**splits.train.source, "train": splits.train.fingerprint, "val": splits.val.fingerprint}
+    for job in jobs:
+        path = root / job.name / "record.json"
+        try:
+            recorded = json.loads(path.read_text(encoding="utf-8"))["spec"]
+            old = {"recipe": recorded["recipe"], "data": recorded["data"], **{k: recorded[k] for k in _PLAIN}}
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # Nothing finished there, or nothing that can be read: the run itself says so.
+        new = {"recipe": job.recipe.model_dump(mode="json"), "data": facts, **{k: getattr(job, k) for k in _PLAIN}}
+        if differing := _differences(old, new):
+            raise InputError(
+                f"{root} already holds the runs of another comparison ({job.name}: {'; '.join(differing)}):"
+                " choose another folder with out=, or delete that one"
+            )
+
+
+_PLAIN = ("model", "seed", "threads")
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """ "recipe.epochs 1 -> 5" and so on."""
+    found = []
+    for key in dict.fromkeys([*new, *old]):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += _differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            found.append(f"{prefix}{key} {before} -> {after}")
+    return found
 
 
 def _run_here(
@@ -113,7 +156,10 @@ def _run_pooled(
             try:
                 outcomes[job] = future.result()
             except BrokenProcessPool as error:
-                raise RuntimeError(f"the process that ran {job.name} was killed; is memory short?") from error
+                raise WorkerDiedError(
+                    f"the process that ran {job.name} was killed; is memory short? Try fewer workers. Finished runs"
+                    " are kept"
+                ) from error
             on_done(outcomes[job])
     return [outcomes[job] for job in jobs]
 
@@ -181,13 +227,7 @@ def load_data(source: DataSource) -> Splits:
     """The data of a job, loaded once a process."""
     from robustdistill import data
 
-    return data.load(
-        source.name,
-        root=source.root,
-        split_seed=source.split_seed,
-        subset_seed=source.subset_seed,
-        verify=source.verify,
-    )
+    return data.load(**vars(source))
 
 
 def default_workers() -> int:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from robustdistill.data.longtail import Profile
+from robustdistill.errors import InputError, unknown
 from robustdistill.objectives import Objective
 from robustdistill.training.recipe import Recipe
 
@@ -23,6 +26,15 @@ class DataSource:
     split_seed: int = 0
     subset_seed: int = 0
     verify: bool = True
+    ratio: float | None = None
+    profile: Profile = "exponential"
+    val: float | None = None
+    pad: int | None = None
+    flip: bool | None = None
+    image_size: int | tuple[int, int] | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    lists: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -38,10 +50,11 @@ class Job:
         method: training method, with its settings after a colon.
         repeat: which repetition of the comparison it belongs to.
         threads: CPU threads.
-        teacher: None for a teacher.
+        teacher: None for a teacher, and for a baseline that needs none.
         temperature: of a student's targets.
         validation_labels: of a student.
         validation_temperature: of teacher-labelled validation.
+        baseline: whether it is a model that no student learns from, trained on labels.
     """
 
     data: DataSource
@@ -56,12 +69,14 @@ class Job:
     temperature: float = 1.0
     validation_labels: str = "one-hot"
     validation_temperature: float | None = None
+    baseline: bool = False
 
     @property
     def name(self) -> str:
         """A folder name that says what the run is; unique within a comparison."""
         what = self.objective if self.method == "margin" else self.method
-        parts = ["teacher" if self.teacher is None else "student", self.model, what]
+        role = "student" if self.teacher is not None else "alone" if self.baseline else "teacher"
+        parts = [role, self.model, what]
         if self.teacher is not None:
             parts += ["from", self.teacher.objective, f"T{self.temperature:g}"]
             if Objective.parse(self.objective).needs_multipliers:
@@ -88,6 +103,9 @@ class Comparison:
         temperatures: of the targets, and of teacher-labelled validation.
         repeats: training seeds 0, 1, ...; split and subset stay fixed.
         threads: CPU threads of each run.
+
+    Raises:
+        InputError: an objective, method, temperature or number is none that can be run.
     """
 
     data: DataSource
@@ -101,6 +119,24 @@ class Comparison:
     temperatures: Sequence[float] = (1.0,)
     repeats: int = 3
     threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("teacher_objectives", "student_objectives"):
+            _canonical(getattr(self, name))
+        for labels in self.validation_labels:
+            if labels not in ("teacher", "one-hot"):
+                raise unknown("validation_labels", str(labels), ["teacher", "one-hot"])
+        for temperature in self.temperatures:
+            if not (math.isfinite(temperature) and temperature > 0):
+                raise InputError(f"temperatures must be positive and finite, got {temperature}")
+        for name in ("repeats", "threads"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.methods:  # Only then: methods import torch.
+            from robustdistill import methods
+
+            for text in self.methods:
+                methods.get(text)
 
     def jobs(self) -> list[Job]:
         """Every run once, teachers before their students, one repeat after the other."""
@@ -133,7 +169,7 @@ class Comparison:
                 teacher, model=self.student, objective="standard", seed=STUDENT_SEED + teacher.seed, method=text
             )
             if not method.needs_teacher:
-                runs.append(alone)
+                runs.append(replace(alone, baseline=True))
                 continue
             for temperature in self.temperatures if method.uses_temperature else (1.0,):
                 runs.append(replace(alone, teacher=teacher, temperature=temperature))

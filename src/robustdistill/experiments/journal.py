@@ -18,9 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from robustdistill.errors import InputError
 from robustdistill.files import write_json
 from robustdistill.metrics import Scores
-from robustdistill.training.spec import RunSpec
-
-RECORD_NAME = "record.json"
+from robustdistill.training.spec import RECORD, RunSpec
 
 # JSON has no NaN, and a class without examples has no recall: null in the file, NaN in memory.
 Number = Annotated[float, BeforeValidator(lambda value: float("nan") if value is None else value)]
@@ -126,7 +124,7 @@ def scan(root: str | Path) -> list[Record]:
     if not folder.is_dir():
         raise InputError(f"root must be a folder with finished runs, and {str(folder)!r} is not a folder")
     kept: dict[str, Record] = {}
-    for path in sorted(folder.rglob(RECORD_NAME)):
+    for path in sorted(folder.rglob(RECORD)):
         record = _read(path)
         if record is None:
             continue
@@ -147,7 +145,7 @@ def write_record(folder: str | Path, record: Record | Mapping[str, Any]) -> Path
         InputError: a field is missing or of the wrong kind; the message names the first.
     """
     checked = record if isinstance(record, Record) else _validated(record, "record")
-    target = Path(folder) / RECORD_NAME
+    target = Path(folder) / RECORD
     write_json(target, json.loads(checked.model_dump_json(by_alias=True)))
     return target
 

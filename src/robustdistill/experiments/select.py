@@ -236,6 +236,14 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return result
 
 
+def _model_of_a_run(scorers: set[str]) -> str:
+    if scorers <= {"last"}:
+        return " The last iterate of each run is its model."
+    if scorers == {"averaged"}:
+        return " The mean of the logits of a run's iterates, at most 16 of them, is its model."
+    return " The last iterate of a run is its model or, where scorer=averaged, the mean of its iterates' logits."
+
+
 def _rule(groups: list[Group], worst: str, incomplete: bool) -> str:
     if all(len(group.candidates) == 1 for group in groups) and not incomplete:
         sentence = "One temperature was run per combination, so nothing was selected."
@@ -245,7 +253,7 @@ def _rule(groups: list[Group], worst: str, incomplete: bool) -> str:
             f" of {metric_name(worst)} on the validation split (ties: balanced accuracy there). Test results took"
             " no part."
         )
-    sentence += " The last iterate of each run is its model."
+    sentence += _model_of_a_run({record.spec.scorer for group in groups for record in group.records})
     if incomplete:
         sentence += " Temperatures with fewer repeats than the most complete one did not compete."
     if any(record.selection_labels == "teacher" for group in groups for record in group.records):

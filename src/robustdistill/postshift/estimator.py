@@ -14,7 +14,7 @@ from robustdistill.errors import InputError, unknown
 from robustdistill.metrics import Scores
 from robustdistill.objectives import Objective
 from robustdistill.postshift import file
-from robustdistill.postshift.fit_table import Candidate, FitTable, fingerprint, merit_of
+from robustdistill.postshift.fit_table import Candidate, FitTable, merit_of
 from robustdistill.postshift.gradient import exponentiated_gradient
 from robustdistill.postshift.priors import Priors, check_same_names, checked_priors, implied_log_priors
 from robustdistill.postshift.scores import centred, log_scores, shifted_probabilities, winners
@@ -143,7 +143,7 @@ class PostShift:
         start = -implied_log_priors(fit) if priors is None else -np.log(checked_priors(priors, table.class_names))
         candidates = [candidate for point in points for candidate in point._candidates(fit, start)]
         candidates.append(fit.candidate(np.zeros(table.num_classes)))
-        identity = fingerprint(table)
+        identity = table.fingerprint
         for point in points:
             merits = [merit_of(candidate.recalls, point.robustness) for candidate in candidates]
             point._set(table.class_names, candidates[merits.index(max(merits))].offsets)

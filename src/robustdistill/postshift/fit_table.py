@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import NamedTuple
 
 import numpy as np
@@ -51,13 +50,3 @@ def merit_of(recalls: FloatArray, robustness: float) -> tuple[float, float, floa
     """What is maximised, then what decides ties; rounded, so that the order of the classes does not matter."""
     balanced, worst = float(recalls.mean()), float(recalls.min())
     return round((1 - robustness) * balanced + robustness * worst, 12), round(balanced, 12), round(worst, 12)
-
-
-def fingerprint(table: Predictions) -> str:
-    """16 hex digits that identify everything in the table."""
-    digest = hashlib.sha256(repr((table.kind, table.class_names)).encode())
-    for part in (table.ids, table.scores, table.labels):
-        if part is not None:
-            digest.update(f"{part.dtype}{part.shape}".encode())
-            digest.update(np.ascontiguousarray(part).data)
-    return digest.hexdigest()[:16]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from robustdistill.errors import InputError
 from robustdistill.postshift.estimator import PostShift
-from robustdistill.postshift.fit_table import FitTable, fingerprint, merit_of
+from robustdistill.postshift.fit_table import FitTable, merit_of
 from robustdistill.postshift.priors import Priors
 from robustdistill.predictions import Predictions
 
@@ -30,5 +30,5 @@ def fit_tau(table: Predictions, priors: Priors, taus: Sequence[float] | None = N
         raise InputError("taus must be a list of at least one number, got none")
     shifts = [PostShift.from_priors(priors, table.class_names, tau=tau) for tau in taus]
     best = max(shifts, key=lambda shift: merit_of(fit.candidate(shift.log_coefficients_).recalls, 1.0))
-    best._record(table, fingerprint(table))
+    best._record(table, table.fingerprint)
     return best

@@ -14,12 +14,19 @@ from robustdistill.objectives import Objective
 from robustdistill.training.spec import DataIdentity
 
 _ORDER = {"standard": 0, "balanced": 1, "robust": 2}
-_METHODS = {
-    "group_dro": "group DRO",
-    "ada_margin": "AdaMargin",
-    "ada_alpha": "AdaAlpha",
-    "logit_adjustment": "logit adjustment",
-    "ldam_drw": "LDAM-DRW",
+LABEL_ORDER = {None: 0, "teacher": 1, "one-hot": 2}
+# The titles of the methods' cards, which import torch.
+METHODS = {
+    "ada-alpha": "AdaAlpha",
+    "ada-margin": "AdaMargin",
+    "balanced-kd": "Balanced knowledge distillation (BKD)",
+    "dkd": "Decoupled knowledge distillation (DKD)",
+    "group-dro": "Group DRO",
+    "ldam-drw": "LDAM-DRW",
+    "logit-adjustment": "Logit-adjusted cross-entropy",
+    "logit-std-kd": "Logit-standardised distillation",
+    "margin": "Margin loss",
+    "weighted": "Weighted loss",
 }
 
 
@@ -88,12 +95,13 @@ class Panel:
         """Of the panel's worst metric unless told, on the panel's split."""
         return group.estimate(metric or self.worst, self.split)
 
-    def _best(self, groups: Sequence[Group]) -> Group | None:
-        def on_validation(group: Group) -> float:
-            found = group.estimate(self.worst, "val")
-            return found.mean if found and found.mean == found.mean else -1.0
+    def on_validation(self, group: Group) -> float:
+        """The mean of the worst metric on validation, -1 where it is not known; what groups are ranked by."""
+        found = group.estimate(self.worst, "val")
+        return found.mean if found and found.mean == found.mean else -1.0
 
-        return max(groups, key=on_validation, default=None)
+    def _best(self, groups: Sequence[Group]) -> Group | None:
+        return max(groups, key=self.on_validation, default=None)
 
 
 def panels(selection: Selection) -> list[Panel]:
@@ -140,8 +148,9 @@ def objective_name(objective: str | None) -> str:
 
 
 def method_name(method: str) -> str:
-    """A method's published name."""
-    return _METHODS.get(method, method)
+    """ "ada-margin:scale=2.0" -> "AdaMargin, scale=2.0", for people; one of a user's own stays as it is."""
+    name, _, settings = method.partition(":")
+    return ", ".join([METHODS.get(name, name), *(part for part in settings.split(",") if part)])
 
 
 def row_name(group: Group, panel: Panel) -> str:
@@ -194,7 +203,7 @@ def plus_minus(estimate: Estimate | None, digits: int = 1) -> str:
 
 def _order(group: Group) -> tuple[Any, ...]:
     teacher, own = objective_order(group.teacher_objective or "~"), objective_order(group.objective)
-    labels = {None: 0, "teacher": 1, "one-hot": 2}.get(group.validation_labels, 3)
+    labels = LABEL_ORDER.get(group.validation_labels, len(LABEL_ORDER))
     return group.role != "teacher", group.method != "margin", group.method, teacher, own, labels
 
 

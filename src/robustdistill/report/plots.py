@@ -209,7 +209,7 @@ def _many_classes(
 @_styled
 def traces(panel: Panel) -> Figure | None:
     """The multipliers λ over epochs, a plot for the robust teacher and for each robust student; means over repeats."""
-    groups = sorted((g for g in panel.students if g.robust), key=lambda group: -_on_validation(group, panel))
+    groups = sorted((g for g in panel.students if g.robust), key=lambda group: -panel.on_validation(group))
     teachers = [group for group in panel.teachers if group.robust]
     # The best of each come first; what does not fit is left out, and the page's caption says which are shown.
     shown = [(group, trace) for group in [*teachers[:1], *groups] if (trace := mean_multipliers(group)) is not None]
@@ -390,11 +390,6 @@ def _marker(marker: str, label: str, colour: str, hollow: bool = False) -> Line2
     return Line2D(
         [], [], marker=marker, color=colour, markerfacecolor=face, linestyle="none", markersize=7, label=label
     )
-
-
-def _on_validation(group: Group, panel: Panel) -> float:
-    found = group.estimate(panel.worst, "val")
-    return found.mean if found and found.mean == found.mean else -1.0
 
 
 def _label(text: str, longest: int = 14) -> str:

@@ -19,6 +19,7 @@ from rich.text import Text
 from robustdistill.experiments.journal import Record
 from robustdistill.experiments.select import Estimate, Group, choose
 from robustdistill.report.panels import (
+    LABEL_ORDER,
     Panel,
     earlier_method,
     objective_name,
@@ -245,10 +246,9 @@ def _varying(groups: Sequence[Group]) -> list[str]:
 
 
 def _row_order(group: Group, panel: Panel) -> tuple[Any, ...]:
-    labels = {None: 0, "teacher": 1, "one-hot": 2}
     if group.role == "teacher":
         return _TEACHER, group.model != panel.teacher_model, group.method != "margin", group.method
-    order = (objective_order(group.objective), labels.get(group.validation_labels, 3))
+    order = (objective_order(group.objective), LABEL_ORDER.get(group.validation_labels, len(LABEL_ORDER)))
     return _STUDENT, group.method != "margin", group.method, order
 
 

@@ -12,6 +12,7 @@ from robustdistill.errors import InputError
 from robustdistill.metrics import Scores
 from robustdistill.models import check_outputs, evaluating
 from robustdistill.predictions import Predictions
+from robustdistill.training.device import choose_device
 from robustdistill.training.run import Run
 
 BATCH_SIZE = 512  # Of inference; chosen for the CPU's cache, and large enough for a GPU at these picture sizes.
@@ -43,7 +44,8 @@ def predict(model: nn.Module | Run, examples: Examples, *, device: str | torch.d
     if isinstance(model, Run) and model.class_names != examples.class_names:
         raise InputError(f"the run's classes are {model.class_names}, those of {examples.name} {examples.class_names}")
     module = model.model if isinstance(model, Run) else model
-    device = torch.device(device or next((value.device for value in module.state_dict().values()), "cpu"))
+    where = next((value.device for value in module.state_dict().values()), torch.device("cpu"))
+    device = choose_device(device, where) if device is not None else where
     data = on_device(examples, device)
     module.to(device)
     check_outputs(module, data.sample(2).inputs, examples.num_classes, name="model")

@@ -18,6 +18,7 @@ from robustdistill.multipliers import ClassMultipliers
 from robustdistill.objectives import Objective
 from robustdistill.risks import RiskLoss
 from robustdistill.training.checkpoint import Keeper, interrupted_with
+from robustdistill.training.device import choose_device
 from robustdistill.training.history import check_loss, epoch_record, warn_of_runaway
 from robustdistill.training.progress import EpochProgress
 from robustdistill.training.recipe import Recipe, resolve
@@ -27,7 +28,6 @@ from robustdistill.training.setup import (
     accelerator,
     check_data,
     check_settings,
-    choose_device,
     isolated,
     make_model,
     make_optimizer,
@@ -96,7 +96,7 @@ def fit(
     recipe = resolve(recipe, train.source.get("name", ""))
     threads = threads or torch.get_num_threads()
     check_data(train, val)
-    check_settings(train, objective, recipe, how, targets, risk=risk, scorer=scorer)
+    check_settings(train, objective, recipe, how, targets, seed, risk=risk, scorer=scorer)
     spec = RunSpec(
         role="teacher" if targets.describe() is None else "student",
         data=DataIdentity(**{**train.source, "train": train.fingerprint, "val": val.fingerprint}),

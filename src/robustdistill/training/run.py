@@ -18,9 +18,9 @@ from robustdistill.files import replacing, write_json
 from robustdistill.metrics import Scores
 from robustdistill.models.averaged import stacked
 from robustdistill.multipliers import ClassMultipliers
-from robustdistill.training.spec import RunSpec, differences
+from robustdistill.training.spec import RECORD, SCHEMA, RunSpec, differences
 
-RECORD, WEIGHTS = "record.json", "model.safetensors"
+WEIGHTS = "model.safetensors"
 
 
 @dataclass(eq=False)
@@ -72,7 +72,7 @@ class Run:
         if self.test is not None:
             metrics["test"] = self.test.as_dict()
         return {
-            "schema": 1,
+            "schema": SCHEMA,
             "name": self.folder.name if self.folder else self.spec.hash,
             "hash": self.spec.hash,
             "spec": self.spec.model_dump(mode="json"),
@@ -176,8 +176,8 @@ def read_record(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder} holds no finished run ({RECORD} is missing)")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        if record["schema"] != 1 or "spec" not in record:
-            raise InputError(f"{path} is of schema {record['schema']}, this version reads 1")
+        if record["schema"] != SCHEMA or "spec" not in record:
+            raise InputError(f"{path} is of schema {record['schema']}, this version reads {SCHEMA}")
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is not a run's record: {error}") from error
     return dict(record)

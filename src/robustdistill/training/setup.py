@@ -35,9 +35,17 @@ def check_data(train: Examples, val: Examples) -> None:
 
 
 def check_settings(
-    train: Examples, objective: Objective, recipe: Recipe, method: methods.Method, targets: Targets, **choices: str
+    train: Examples,
+    objective: Objective,
+    recipe: Recipe,
+    method: methods.Method,
+    targets: Targets,
+    seed: int,
+    **choices: str,
 ) -> None:
     """Refuses settings that are unknown, contradict one another or would have no effect."""
+    if not 0 <= seed < 2**63:
+        raise InputError(f"seed must lie in 0..2**63 - 1, got {seed}")
     for name, options in (("risk", ("zero-one", "cross-entropy")), ("scorer", ("last", "averaged"))):
         if choices[name] not in options:
             raise unknown(name, str(choices[name]), options)
@@ -64,24 +72,6 @@ def accelerator() -> Accelerator:
     from accelerate import Accelerator
 
     return Accelerator()
-
-
-def choose_device(wanted: str | torch.device | None, found: torch.device) -> torch.device:
-    """The device asked for, else the one that accelerate found.
-
-    Raises:
-        InputError: there is no such device, or it is one of Apple's, which have no float64.
-    """
-    try:
-        device = torch.device(wanted) if wanted is not None else found
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {str(wanted)!r} cannot be used here: {str(error).splitlines()[0]}") from error
-    if device.type != "mps":
-        return device
-    if wanted is None:
-        return torch.device("cpu")
-    raise InputError("device 'mps' cannot be used: multipliers and risks are float64, which it has not; use 'cpu'")
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from robustdistill.objectives import Objective
 from robustdistill.training.recipe import Recipe
 
 SCHEMA = 1
+RECORD = "record.json"  # The file that makes a folder a finished run.
 
 # Objectives of one meaning are one string, so that "tradeoff:1" is the same run as "robust".
 ObjectiveName = Annotated[str, AfterValidator(lambda text: str(Objective.parse(text)))]
