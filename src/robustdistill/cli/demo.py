@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -112,8 +114,14 @@ def _closing(index: Path, teacher: Path | None, places: list[str]) -> Text:
         distill = ["distill", "--teacher", str(teacher), "--objective", "tradeoff:0.5", *places]
         text.append("\nTry next:")
         for words in (distill, ["evaluate", "runs/student", *places]):
-            text.append(f"\n  {shlex.join(['robustdistill', *words])}", "bold")
+            text.append(f"\n  {shlex.join([_program(), *words])}", "bold")
     return text
+
+
+def _program() -> str:
+    """How this command can be called again: by its name, or by its place where a virtual environment is not active."""
+    called = Path(sys.argv[0])
+    return "robustdistill" if shutil.which("robustdistill") or not called.is_file() else os.path.relpath(called)
 
 
 @contextmanager
