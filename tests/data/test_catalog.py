@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from robustdistill.data import CATALOG, catalog, default_root, load, names
-from robustdistill.data.catalog import load_recorded
+from robustdistill.data import CATALOG, default_root, load, loading, names
+from robustdistill.data.loading import load_recorded
 from robustdistill.data.splits import Examples, subset_hash
 from robustdistill.errors import InputError, StaleStoreError
 from robustdistill.training.spec import DataIdentity
@@ -48,7 +48,7 @@ class TestDigits:
         assert np.array_equal(digits_lt.test.ids, digits.test.ids)
 
     def test_the_catalogues_statistics_are_those_of_the_pool(self, digits):
-        found = catalog._statistics(digits.train)
+        found = loading._statistics(digits.train)
         assert np.allclose(digits.train.preprocessing.mean, found.mean, atol=1e-4)
         assert np.allclose(digits.train.preprocessing.std, found.std, atol=1e-4)
         assert (digits.train.preprocessing.pad, digits.train.preprocessing.flip) == (1, False)
@@ -188,12 +188,12 @@ class TestRoot:
 
 def test_a_partition_that_is_none_is_noticed():
     with pytest.raises(RuntimeError, match="overlap"):
-        catalog._check_partition(3, np.array([0, 1]), np.array([1, 2]))
+        loading._check_partition(3, np.array([0, 1]), np.array([1, 2]))
 
 
 def test_a_constant_channel_is_not_divided_by_zero():
     black = Examples(np.zeros((2, 2, 2, 1), np.uint8), np.array([0, 1]), np.arange(2), ("a", "b"))
-    assert catalog._statistics(black).std == (1.0,)
+    assert loading._statistics(black).std == (1.0,)
 
 
 def test_neither_torch_nor_datasets_is_imported():
@@ -226,7 +226,7 @@ class TestRealCifar10:
         assert cifar10.class_names[0] == "airplane"
 
     def test_the_published_statistics(self, cifar10):
-        found = catalog._statistics(cifar10.train)
+        found = loading._statistics(cifar10.train)
         assert np.allclose(found.mean, cifar10.train.preprocessing.mean, atol=1e-4)
         assert np.allclose(found.std, cifar10.train.preprocessing.std, atol=1e-4)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from data.official import IDX_NAMES, idx, idx_arrays, write_idx
-from robustdistill.data import CATALOG, catalog, class_sizes, formats, load
+from robustdistill.data import CATALOG, class_sizes, formats, load, loading
 from robustdistill.errors import InputError
 
 
@@ -71,7 +71,7 @@ def test_the_published_sizes():
     mnist = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]  # LeCun et al.'s training set
     kept = np.bincount(labels := np.repeat(np.arange(10), mnist))
     assert kept.tolist() == mnist
-    assert len(catalog.long_tail(labels, 100)) == CATALOG["mnist-lt"].train == 14_694
+    assert len(loading.long_tail(labels, 100)) == CATALOG["mnist-lt"].train == 14_694
 
 
 class TestVerify:
@@ -161,7 +161,7 @@ REAL = Path(os.environ.get("ROBUSTDISTILL_DATA", "")).expanduser()
 )
 def test_the_real_fashion_mnist():
     data = load("fashion-mnist", REAL)
-    found = catalog._statistics(data.train)
+    found = loading._statistics(data.train)
     assert np.allclose(found.mean, data.train.preprocessing.mean, atol=1e-4)
     assert np.allclose(found.std, data.train.preprocessing.std, atol=1e-4)
     assert data.train.class_counts.tolist() == [6000] * 10

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from robustdistill.data.catalog import load, load_recorded, names
+from robustdistill.data.catalog import names
+from robustdistill.data.loading import load, load_recorded
 from robustdistill.errors import InputError
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from robustdistill.data.catalog import CATALOG, Entry, default_root, load, names
+from robustdistill.data.catalog import CATALOG, Entry, default_root, names
+from robustdistill.data.loading import load
 from robustdistill.data.longtail import class_sizes, long_tail
 from robustdistill.data.splits import Examples, Preprocessing, Splits
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from robustdistill.data.catalog import CATALOG, default_root, load
+from robustdistill.data.catalog import CATALOG, default_root
 from robustdistill.data.encoded import EncodedExamples
+from robustdistill.data.loading import load
 from robustdistill.data.splits import Examples, Splits, subset_hash
 from robustdistill.errors import InputError
 from robustdistill.files import replacing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -58,7 +59,7 @@ class Context:
 
 
 @dataclass
-class Method:
+class Method(ABC):
     """The loss of a training step; the loop knows nothing else of it. The fields of a subclass are its settings.
 
     Attributes:
@@ -100,9 +101,9 @@ class Method:
     def on_validation(self, risks: Risks) -> None:
         """Called with validation risks every `every` steps where `watches_validation`."""
 
+    @abstractmethod
     def loss(self, batch: Batch, outputs: Tensor, costs: Tensor) -> Tensor:
         """(B,) losses of `outputs` (B, C) against `batch`, with `costs` (C,) from the multipliers."""
-        raise NotImplementedError
 
     def state(self) -> dict[str, Tensor]:
         """What moves during training besides the model, for checkpoints."""
