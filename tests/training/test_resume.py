@@ -154,9 +154,7 @@ def test_a_finished_run_of_the_users_own_model_is_loaded(
 def test_another_run_in_the_folder_is_refused_by_what_differs(tmp_path: Path) -> None:
     fitted("convnet-4", tmp_path)
     before = (tmp_path / "record.json").read_bytes()
-    with pytest.raises(
-        InputError, match=r"another run; they differ in recipe\.step_size \(0\.1, now 0\.3\), seed \(3, now 4\)"
-    ):
+    with pytest.raises(InputError, match=r"another run; they differ in recipe\.step_size 0\.1 -> 0\.3, seed 3 -> 4"):
         fitted("convnet-4", tmp_path, seed=4, recipe=short(step_size=0.3))
     assert (tmp_path / "record.json").read_bytes() == before
 

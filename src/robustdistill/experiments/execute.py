@@ -7,16 +7,17 @@ import logging
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from robustdistill.errors import InputError, WorkerDiedError
 from robustdistill.experiments.grid import DataSource, Job
+from robustdistill.training.spec import RECORD, differences
 
 if TYPE_CHECKING:
     from robustdistill.data.splits import Splits
@@ -93,33 +94,21 @@ def refuse_other_runs(jobs: Sequence[Job], root: Path, splits: Splits) -> None:
     """
     facts = {**splits.train.source, "train": splits.train.fingerprint, "val": splits.val.fingerprint}
     for job in jobs:
-        path = root / job.name / "record.json"
+        path = root / job.name / RECORD
         try:
             recorded = json.loads(path.read_text(encoding="utf-8"))["spec"]
             old = {"recipe": recorded["recipe"], "data": recorded["data"], **{k: recorded[k] for k in _PLAIN}}
         except (OSError, ValueError, KeyError, TypeError):
             continue  # Nothing finished there, or nothing that can be read: the run itself says so.
         new = {"recipe": job.recipe.model_dump(mode="json"), "data": facts, **{k: getattr(job, k) for k in _PLAIN}}
-        if differing := _differences(old, new):
+        if differing := differences(old, new):
             raise InputError(
-                f"{root} already holds the runs of another comparison ({job.name}: {'; '.join(differing)}):"
+                f"{root} already holds the runs of another comparison ({job.name}: {differing}):"
                 " choose another folder with out=, or delete that one"
             )
 
 
 _PLAIN = ("model", "seed", "threads")
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """ "recipe.epochs 1 -> 5" and so on."""
-    found = []
-    for key in dict.fromkeys([*new, *old]):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            found += _differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            found.append(f"{prefix}{key} {before} -> {after}")
-    return found
 
 
 def _run_here(

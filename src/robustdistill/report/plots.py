@@ -33,7 +33,7 @@ BLUE, GREEN, VERMILLION, PURPLE, ORANGE, SKY = "#0072b2", "#009e73", "#d55e00", 
 
 _OBJECTIVES = {"standard": BLUE, "balanced": GREEN, "robust": VERMILLION}
 _SPARE = (PURPLE, ORANGE, SKY, "#999933", "#882255", "#44aa99")
-_MARKERS = "o^DvPX<>ph*d"
+_MARKERS = "o^DvPX<>ph*d8H"
 _WIDTH = 7.2
 _STYLE: Any = {
     "font.family": ["DejaVu Sans"],
@@ -77,7 +77,8 @@ def _styled(function: PlotT) -> PlotT:
 def plane(panel: Panel) -> Figure | None:
     """Worst-class against balanced accuracy, a point for each combination: means over repeats ± standard error.
 
-    Teachers are hollow squares. The line joins the means that no other mean beats on both axes.
+    Teachers are hollow squares; what was trained without one in the student's architecture is grey. The line joins the
+    means that no other mean beats on both axes.
     """
     points = []
     for group in panel.groups:
@@ -86,17 +87,19 @@ def plane(panel: Panel) -> Figure | None:
             points.append((group, x, y))
     if not points:
         return None
-    figure = _figure(4.7)
+    kinds = list(dict.fromkeys(row_name(group, panel) for group in panel.groups if not _is_teacher(group, panel)))
+    kinds.sort(key=lambda kind: not kind.startswith("Student: "))  # The paper's own keep their markers beside others.
+    crowded = len(kinds) > 5
+    figure = _figure(5.6 if crowded else 4.7)
     axes = figure.subplots()
     colours = _objective_colours([group.teacher_objective for group, _, _ in points])
-    kinds = list(dict.fromkeys(row_name(group, panel) for group in panel.students))
     markers = {kind: _MARKERS[index % len(_MARKERS)] for index, kind in enumerate(kinds)}
     front = pareto([(x.mean, y.mean) for _, x, y in points])
     line: dict[str, Any] = {"color": MUTED, "linewidth": 1.2, "linestyle": (0, (4, 2))}
     axes.plot(*zip(*front, strict=True), zorder=1, **line)
     for group, x, y in points:
-        teacher = group.role == "teacher"
-        colour = colours[group.teacher_objective]
+        teacher = _is_teacher(group, panel)
+        colour = colours[group.teacher_objective] if teacher or group.role == "student" else MUTED
         axes.errorbar(
             x.mean,
             y.mean,
@@ -118,21 +121,37 @@ def plane(panel: Panel) -> Figure | None:
     axes.margins(0.08)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(_percent_axis())
-    by_marker = [_marker(markers[kind], kind.removeprefix("Student: "), INK) for kind in kinds]
+    by_marker = [_marker(markers[kind], _marker_name(kind), INK) for kind in kinds]
     if panel.teachers:
         by_marker.insert(0, _marker("s", "teacher itself", INK, hollow=True))
     if len(front) > 1:
         by_marker.append(Line2D([], [], label="Pareto front of the means", **line))
     by_colour = [_marker("o", objective_name(name), colour) for name, colour in colours.items()]
-    figure.legend(handles=by_colour, title="Teacher (colour)", loc="outside lower left", alignment="left", ncols=1)
+    figure.legend(
+        handles=by_colour,
+        title="Teacher (colour)",
+        loc="outside upper left" if crowded else "outside lower left",
+        alignment="left",
+        ncols=len(by_colour) if crowded else 1,
+    )
     figure.legend(
         handles=by_marker,
         title="Student (marker)",
-        loc="outside lower right",
+        loc="outside lower left" if crowded else "outside lower right",
         alignment="left",
         ncols=1 if len(by_marker) < 4 else 2,
     )
     return figure
+
+
+def _is_teacher(group: Group, panel: Panel) -> bool:
+    """Whether a group is the panel's teacher, and not its student's architecture trained on labels."""
+    return group.role == "teacher" and group.model == panel.teacher_model
+
+
+def _marker_name(kind: str) -> str:
+    """A row's name, short enough for a legend of two columns."""
+    return kind.removeprefix("Student: ").removesuffix(", student: standard").replace(", student’s architecture", "")
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
@@ -114,15 +115,19 @@ class RunSpec(BaseModel):
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def differences(old: RunSpec, new: RunSpec) -> str:
-    """The fields in which two specs differ, with both values: "recipe.epochs (30, now 60), seed (0, now 1)"."""
-    before, after = (_flat(spec.model_dump(mode="json")) for spec in (old, new))
+def differences(old: RunSpec | Mapping[str, Any], new: RunSpec | Mapping[str, Any]) -> str:
+    """The fields in which two specs, or parts of dumped ones, differ: "recipe.epochs 30 -> 60, seed 0 -> 1".
+
+    Empty where they agree.
+    """
+    dumped = [one.model_dump(mode="json") if isinstance(one, RunSpec) else one for one in (old, new)]
+    before, after = (_flat(values) for values in dumped)
     names = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
-    return ", ".join(f"{name} ({before.get(name)}, now {after.get(name)})" for name in names)
+    return ", ".join(f"{name} {before.get(name)} -> {after.get(name)}" for name in names)
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
     return flat
