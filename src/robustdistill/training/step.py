@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import hashlib
+from collections import defaultdict
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from robustdistill.data.batches import Batch
+from robustdistill.errors import InputError
 from robustdistill.methods import Method
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
+from robustdistill.methods.parts import over_processes
+from robustdistill.training.batchnorm import JointBatchNorm
+from robustdistill.training.processes import Processes
 
 
 class TrainStep:
     """Forward, the method's loss, backward, update.
+
+    Where several processes train, each has a share of the batch. Losses are divided by the size of the whole batch and
+    gradients are summed, so that shares of different sizes weigh as their examples do.
 
     Attributes:
         count: steps done.
@@ -26,14 +32,15 @@ class TrainStep:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         method: Method,
-        accelerator: Accelerator,
+        processes: Processes,
         *,
         precision: str,
-        device: torch.device,
+        seed: int,
     ) -> None:
-        self.model = accelerator.prepare(model) if accelerator.num_processes > 1 else model
-        self.optimizer, self.method, self.accelerator = optimizer, method, accelerator
-        self._autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+        self.model, self.optimizer, self.method = model, optimizer, method
+        self.processes, self.precision, self.seed = processes, precision, seed
+        processes.share(model)
+        self._parameters: list[nn.Parameter] | None = None
         self.count = 0
 
     def set_rate(self, rate: float) -> float:
@@ -44,12 +51,50 @@ class TrainStep:
 
     def __call__(self, batch: Batch, costs: Tensor) -> Tensor:
         """Learns from `batch`; returns the sum of its losses, not yet fetched from the device."""
-        with self._autocast:
-            outputs = self.model(batch.inputs)
-        total = self.method.loss(batch, outputs, costs).sum()
-        # Gradients are averaged over processes, the loss is a mean over the examples of all of them.
-        self.accelerator.backward(total * (self.accelerator.num_processes / batch.size))
+        several = self.processes.count > 1
+        if several:
+            self._draw_apart()
+        with JointBatchNorm() if several else nullcontext():
+            total = self._loss(batch, costs)
+            (total * (1 / batch.size)).backward()  # type: ignore[no-untyped-call]
+        if several:
+            self._sum_gradients()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.count += 1
         return total.detach()
+
+    def _loss(self, batch: Batch, costs: Tensor) -> Tensor:
+        try:
+            with torch.autocast(batch.inputs.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+                outputs = self.model(batch.inputs)
+        except RuntimeError as error:
+            if len(batch.inputs):
+                raise
+            raise InputError(
+                f"a batch of {batch.size} is too small for {self.processes.count} processes: one has no example, which"
+                f" the model does not take ({error}); choose a batch_size that leaves a larger last batch"
+            ) from error
+        return self.method.loss(batch, outputs, costs).sum()
+
+    def _draw_apart(self) -> None:
+        """Seeds torch anew: models that draw, such as those with dropout, must not draw alike on all processes."""
+        digest = hashlib.sha256(f"{self.seed} {self.count} {self.processes.index}".encode()).digest()
+        torch.manual_seed(int.from_bytes(digest[:8]) >> 1)
+
+    def _sum_gradients(self) -> None:
+        """Adds the gradients of all processes, in one exchange for each dtype."""
+        trained = [value for group in self.optimizer.param_groups for value in group["params"]]
+        if self._parameters is None:
+            # Who takes no part in the loss is left alone, as one process would; asked once, since it takes a wait.
+            used = over_processes(torch.tensor([float(p.grad is not None) for p in trained], device=trained[0].device))
+            self._parameters = [p for p, processes in zip(trained, used.tolist(), strict=True) if processes]
+        kinds = defaultdict(list)
+        for parameter in self._parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            kinds[parameter.dtype].append(parameter.grad)
+        for gradients in kinds.values():
+            summed = over_processes(torch.cat([gradient.reshape(-1) for gradient in gradients]))
+            for gradient, part in zip(gradients, torch.split(summed, [g.numel() for g in gradients]), strict=True):
+                gradient.copy_(part.view_as(gradient))
