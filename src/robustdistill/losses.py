@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from robustdistill import blockwise
 from robustdistill.errors import InputError
 
 
@@ -36,6 +37,8 @@ def margin_loss(logits: Tensor, targets: Tensor, costs: Tensor, *, class_average
     tensor([1.3863])
     """
     _check(logits, targets, costs)
+    if blockwise.applies(logits, targets, costs):
+        return _averaged(blockwise.margin_loss(logits, targets, costs), logits, class_average)
     log_probabilities = torch.log_softmax(exact(logits) - exact(costs).log(), dim=-1)
     return _averaged(_cross_entropy(log_probabilities, targets), logits, class_average)
 

@@ -85,11 +85,10 @@ def test_seed_and_epoch_alone_decide(streamed):
 def test_processes_share_each_batch(streamed, processes):
     alone = list(zip(*flat(list(streamed.epoch(8, seed=5, epoch=1))), strict=True))
     shards = [list(streamed.epoch(8, seed=5, epoch=1, rank=rank, processes=processes)) for rank in range(processes)]
-    for index, (start, stop) in enumerate(batch_bounds(21, 8, processes)):
+    for index, (start, stop) in enumerate(batch_bounds(21, 8)):
         parts = [shard[index] for shard in shards]
         assert {part.size for part in parts} == {stop - start}
         assert sorted(zip(*flat(parts), strict=True)) == sorted(alone[start:stop])
-        assert min(len(part.inputs) for part in parts) >= 2
 
 
 def test_a_sample_to_try_a_model_on(streamed):

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 import robustdistill as rd
@@ -19,6 +18,7 @@ from robustdistill.risks import class_risks
 from robustdistill.training import targets as targets_module
 from robustdistill.training import validation as validation_module
 from robustdistill.training.distill import Teacher
+from robustdistill.training.processes import launched
 from robustdistill.training.run import Run
 from robustdistill.training.spec import Distillation
 from robustdistill.training.targets import OneHotTargets, TeacherTargets
@@ -74,6 +74,8 @@ def test_run_module_and_callable_make_one_student(teacher: Run, monkeypatch: pyt
         "validation_temperature": 1.0,
         "teacher_view": "same",
         "teacher_weight": 1.0,
+        "teacher_precision": "float16",
+        "teacher_top": None,
     }
     assert by_run.spec.role == "student"
 
@@ -433,7 +435,7 @@ def test_priors_and_risks_keep_no_more_than_a_batch(monkeypatch: pytest.MonkeyPa
     assert teacher.most <= 2
 
     model = Forgotten()
-    validation = Validation(val, val.labels, risk="cross-entropy", sample=None, seed=0, accelerator=Accelerator())
+    validation = Validation(val, val.labels, risk="cross-entropy", sample=None, seed=0, processes=launched())
     logits = torch.cat([Buffered()(batch.inputs) for batch in val.clean(64)])
     risks, expected = validation.risks(model, 1), class_risks(logits, val.labels, loss="cross-entropy")
     np.testing.assert_allclose(risks.sums, expected.sums, rtol=1e-6)

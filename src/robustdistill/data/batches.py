@@ -8,7 +8,7 @@ before.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ class Batch:
         targets: (B,) labels or (B, C) probabilities, once somebody has said what they are.
         labels: (B,) the examples' own labels, where they have them.
         teacher_logits: (B, C) a teacher's untempered logits, where the targets come from one.
+        keys: positions and views once more, on the host: what a device was told need not be asked of it.
     """
 
     positions: Tensor
@@ -42,6 +43,7 @@ class Batch:
     targets: Tensor | None = None
     labels: Tensor | None = None
     teacher_logits: Tensor | None = None
+    keys: tuple[Tensor, Tensor] | None = None
 
 
 class DeviceExamples:
@@ -141,10 +143,12 @@ class DeviceExamples:
             order = torch.randperm(len(self), generator=generator)
         # A view belongs to the draw: an example that is drawn twice is shown in two of them.
         views = torch.randint(self.views, (len(self),), generator=generator)
+        drawn = order, views
         order, views = order.to(self.device), views.to(self.device)
         for start, stop in batch_bounds(len(self), batch_size, processes):
             share = slice(start + rank, stop, processes)
-            yield self.batch(order[share], views[share], size=stop - start)
+            batch = self.batch(order[share], views[share], size=stop - start)
+            yield replace(batch, keys=(drawn[0][share], drawn[1][share]))
 
     def clean(self, batch_size: int, positions: Tensor | None = None) -> Iterator[Batch]:
         """Unaugmented batches in order, of all examples or of those at `positions` (M,)."""
@@ -155,21 +159,20 @@ class DeviceExamples:
 
 
 def batch_bounds(count: int, batch_size: int, processes: int = 1) -> list[tuple[int, int]]:
-    """(start, stop) of each batch of an epoch.
+    """(start, stop) of each batch of an epoch, whatever the number of processes that share it.
 
-    Every process gets two examples of each at least, since batch norm cannot take one: a last batch too small for that
-    is joined to the one before.
+    A last batch of one example is joined to the one before, since batch norm cannot take it. Of several processes some
+    may get nothing of a last batch that has fewer examples than there are processes.
 
     Raises:
-        InputError: there are several processes, and fewer than two examples for each of them in a batch or in all.
+        InputError: there are more processes than examples in a batch or in all.
     """
-    least = 2 * processes
-    if processes > 1 and min(count, batch_size) < least:
+    if processes > 1 and min(count, batch_size) < processes:
         raise InputError(
-            f"{processes} processes need at least {least} examples, two each, in a batch and in all;"
+            f"{processes} processes need at least {processes} examples, one each, in a batch and in all;"
             f" got batch_size {batch_size} and {count} examples"
         )
     starts = list(range(0, count, batch_size))
-    if len(starts) > 1 and count - starts[-1] < least:
+    if len(starts) > 1 and count - starts[-1] < 2:
         starts.pop()
     return list(zip(starts, [*starts[1:], count], strict=True))

@@ -34,6 +34,13 @@ def on_device(examples: Examples, device: torch.device | str = "cpu", workers: i
     return DeviceExamples(examples, device)
 
 
+def augmented(examples: Examples) -> bool:
+    """Whether there is more than one view of an example."""
+    if isinstance(examples, EncodedExamples):
+        return examples.pictures.fit == "crop"
+    return examples.inputs.dtype == np.uint8 and examples.preprocessing.views > 1
+
+
 class PictureDataset(Dataset[Tensor]):
     """Pictures by (position, view), as (H, W, 3) uint8; the dataset that worker processes get."""
 
@@ -188,7 +195,10 @@ class StreamedExamples:
         positions, views = pairs.to(self.device, non_blocking=True).unbind(dim=1)
         inputs = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().mul_(self._scale)
         labels = None if self.labels is None else self.labels[positions]
-        return Batch(positions, views, inputs.add_(self._shift), size or len(keys), labels=labels)
+        on_host = torch.from_numpy(keys).unbind(dim=1)
+        return Batch(
+            positions, views, inputs.add_(self._shift), size or len(keys), labels=labels, keys=(on_host[0], on_host[1])
+        )
 
 
 class _Wanted(Sampler[IntArray]):

@@ -11,6 +11,7 @@ from torch import nn
 
 from robustdistill import models
 from robustdistill.data.splits import Examples
+from robustdistill.data.stream import augmented
 from robustdistill.errors import InputError, unknown
 from robustdistill.methods import Method
 from robustdistill.objectives import Objective
@@ -19,9 +20,11 @@ from robustdistill.risks import RiskLoss
 from robustdistill.training.fit import fit
 from robustdistill.training.recipe import Recipe
 from robustdistill.training.run import Run
-from robustdistill.training.spec import Distillation
+from robustdistill.training.spec import Distillation, RunSpec
 from robustdistill.training.targets import TeacherTargets, TeacherView, ValidationLabels
+from robustdistill.training.views import ViewsChoice, codec
 
+TeacherPrecision = Literal["float16", "float32"]
 Teacher = Run | nn.Module | str | dict[str, Predictions]
 
 
@@ -37,6 +40,9 @@ def distill(
     validation_temperature: float | None = None,
     teacher_view: TeacherView | None = None,
     teacher_weight: float = 1.0,
+    teacher_precision: TeacherPrecision | None = None,
+    teacher_top: int | None = None,
+    views: ViewsChoice = None,
     recipe: Recipe | str | None = None,
     seed: int = 0,
     method: str | Method = "margin",
@@ -65,13 +71,21 @@ def distill(
         teacher_view: "same": the teacher sees each augmented view that the student sees (default); "clean": it saw the
             clean picture once (the default, and the only one, for tables).
         teacher_weight: w in [0, 1] of the targets (1 − w) · one-hot + w · teacher; 1 asks for no training labels.
+        teacher_precision: of its logits on augmented views: "float16", as they are stored (default), or "float32",
+            which asks it at every step. Of clean pictures and of tables they are float32 always.
+        teacher_top: keep only its k largest probabilities and spread the rest evenly, for 10,000 classes and more.
+        views: where its predictions on augmented views are stored for all its students: a folder, by default one in
+            your cache (20 GiB at most for all of them; `cache_folder`), or "off". It changes no number, and is no part
+            of the run's identity. Where nothing can be stored by default, a log line says why.
         recipe, seed, method, risk, scorer, device, threads, out, progress, extra: as in `fit`.
 
     Returns:
         The student's Run.
 
     Raises:
-        InputError: a temperature is not positive, the teacher's classes do not fit the data, or as in `fit`.
+        InputError: a temperature is not positive, the teacher's classes do not fit the data, the folder of `views`
+            cannot be used, a choice would have no effect, or as in `fit`.
+        StaleStoreError: the folder of `views` holds a store that is not what its name says.
         DivergedError: as in `fit`.
     """
     for name, value in (("temperature", temperature), ("validation_temperature", validation_temperature)):
@@ -88,13 +102,20 @@ def distill(
     source, facts = _teacher(teacher, train)
     if isinstance(source, dict) and teacher_view == "same":
         raise InputError("teacher_view='same' needs a model: tables hold one prediction per clean picture")
+    view = teacher_view or ("clean" if isinstance(source, dict) else "same")
+    possible = precision_of(train) if view == "same" else "float32"
+    _check_kept(possible, teacher_precision, teacher_top, views)
     identity = Distillation(
         **facts,
         temperature=temperature,
         validation_temperature=(validation_temperature or temperature) if validation_labels == "teacher" else None,
-        teacher_view=teacher_view or ("clean" if isinstance(source, dict) else "same"),
+        teacher_view=view,
         teacher_weight=float(teacher_weight),
+        teacher_precision=teacher_precision or possible,
+        teacher_top=teacher_top,
     )
+    if teacher_top is not None:
+        codec(train.num_classes, teacher_top)  # refuses it now rather than when everything is loaded
     return fit(
         student,
         train,
@@ -102,7 +123,7 @@ def distill(
         objective=objective,
         recipe=recipe,
         seed=seed,
-        targets=TeacherTargets(source, identity, validation_labels),
+        targets=TeacherTargets(source, identity, validation_labels, views),
         method=method,
         risk=risk,
         scorer=scorer,
@@ -114,6 +135,25 @@ def distill(
     )
 
 
+def precision_of(train: Examples) -> TeacherPrecision:
+    """Of a module's logits where it sees the student's views: float16 where there is more than one view."""
+    return "float16" if augmented(train) else "float32"
+
+
+def _check_kept(
+    possible: TeacherPrecision, precision: TeacherPrecision | None, top: int | None, views: ViewsChoice
+) -> None:
+    """Refuses choices of how a teacher's predictions are kept that are unknown or would have no effect."""
+    if precision not in (None, "float16", "float32"):
+        raise unknown("teacher_precision", str(precision), ["float16", "float32"])
+    asked = {"teacher_precision": precision == "float16", "teacher_top": top is not None}
+    asked["views"] = views not in (None, "off")
+    if "float32" in (possible, precision) and any(asked.values()):
+        name = next(name for name, given in asked.items() if given)
+        why = "its predictions are of clean pictures" if possible == "float32" else "teacher_precision='float32'"
+        raise InputError(f"{name} has no effect on this teacher ({why}): leave it out")
+
+
 def _teacher(teacher: Teacher, train: Examples) -> tuple[nn.Module | dict[str, Predictions], dict[str, Any]]:
     """The teacher as a module or tables, and what a spec says of it."""
     if isinstance(teacher, Run):
@@ -121,13 +161,7 @@ def _teacher(teacher: Teacher, train: Examples) -> tuple[nn.Module | dict[str, P
             raise InputError(
                 f"the teacher was trained on classes {teacher.class_names}, the data have {train.class_names}"
             )
-        spec = teacher.spec
-        return teacher.model, {
-            "teacher": spec.hash,
-            "teacher_model": spec.model,
-            "teacher_objective": spec.objective,
-            "teacher_seed": spec.seed,
-        }
+        return teacher.model, facts_of(teacher.spec)
     if isinstance(teacher, dict):
         if set(teacher) != {"train", "val"} or not all(isinstance(table, Predictions) for table in teacher.values()):
             raise InputError(
@@ -144,6 +178,16 @@ def _teacher(teacher: Teacher, train: Examples) -> tuple[nn.Module | dict[str, P
     else:
         raise InputError(f"teacher must be a Run, a module, 'module:callable' or tables, got {type(teacher).__name__}")
     return module, {"teacher": models.code_version(module), "teacher_model": models.describe(teacher)}
+
+
+def facts_of(spec: RunSpec) -> dict[str, Any]:
+    """What a student's spec says of a teacher that is a run."""
+    return {
+        "teacher": spec.hash,
+        "teacher_model": spec.model,
+        "teacher_objective": spec.objective,
+        "teacher_seed": spec.seed,
+    }
 
 
 def _table_digest(*tables: Predictions) -> str:

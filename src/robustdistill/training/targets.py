@@ -24,6 +24,7 @@ from robustdistill.predictions import Predictions
 from robustdistill.risks import MIN_MASS, Risks, class_risks
 from robustdistill.training.evaluate import BATCH_SIZE
 from robustdistill.training.spec import Distillation
+from robustdistill.training.views import Codec, Views, ViewsChoice, ask_in_blocks, codec, open_views
 
 logger = logging.getLogger(__name__)
 
@@ -75,12 +76,20 @@ class TeacherTargets:
         identity: what the student's spec says of the teacher.
         validation_labels: "teacher" labels validation by the teacher (Algorithm 1), "one-hot" takes the true labels
             (Algorithm 2).
+        views: where a module's predictions on augmented views are stored, see `training.views`; it changes no number.
     """
 
     def __init__(
-        self, teacher: nn.Module | dict[str, Predictions], identity: Distillation, validation_labels: ValidationLabels
+        self,
+        teacher: nn.Module | dict[str, Predictions],
+        identity: Distillation,
+        validation_labels: ValidationLabels,
+        views: ViewsChoice = "off",
     ) -> None:
         self.teacher, self.identity, self.validation_labels = teacher, identity, validation_labels
+        self._choice = views
+        self._codec: Codec | None = None
+        self.views: Views | None = None
 
     def prepare(self, train: Loaded, val: Loaded) -> tuple[Tensor, Tensor]:
         if self.identity.teacher_weight < 1.0:
@@ -88,6 +97,12 @@ class TeacherTargets:
         # Where the only view is the clean one, its predictions are kept: a live teacher would say the same.
         live = isinstance(self.teacher, nn.Module) and self.identity.teacher_view == "same" and train.views > 1
         self._clean_logits = None if live else self._predict("train", train)
+        if live and self.identity.teacher_precision == "float16":
+            assert isinstance(self.teacher, nn.Module)
+            self.teacher.to(train.device)
+            check_outputs(self.teacher, train.sample(2).inputs, train.examples.num_classes, name="teacher")
+            self._codec = codec(train.examples.num_classes, self.identity.teacher_top)
+            self.views = open_views(self._choice, self.teacher, train, self._codec, self._ask_in_blocks)
         priors = self._survey(train, self._clean_logits)
         if self.validation_labels == "one-hot":
             return priors, one_hot_validation(val)
@@ -115,9 +130,17 @@ class TeacherTargets:
 
     def __call__(self, batch: Batch) -> Batch:
         kept = self._clean_logits
-        logits = self._ask(batch.inputs) if kept is None else kept[batch.positions]
+        logits = self._shown(batch) if kept is None else kept[batch.positions]
         targets = self._mixed(self._tempered(logits), batch.labels)
         return replace(batch, targets=targets, teacher_logits=logits)
+
+    def _shown(self, batch: Batch) -> Tensor:
+        """(B, C) what a live teacher says of the views that a batch shows, stored or not."""
+        if self._codec is None:
+            return self._ask(batch.inputs)
+        if self.views is not None:
+            return self.views.logits(batch, self._ask_in_blocks)
+        return self._codec.decode(self._codec.encode(self._ask_in_blocks(batch.inputs)))
 
     def _mixed(self, probabilities: Tensor, labels: Tensor | None) -> Tensor:
         """(1 − w) · one-hot + w · teacher, (B, C)."""
@@ -165,6 +188,11 @@ class TeacherTargets:
         with evaluating(self.teacher), torch.no_grad():
             logits: Tensor = self.teacher(inputs).float()
         return logits
+
+    def _ask_in_blocks(self, inputs: Tensor) -> Tensor:
+        """As `_ask`, but so that no answer depends on the batch that it is asked in."""
+        assert self._codec is not None
+        return ask_in_blocks(self._ask, inputs, self._codec.classes)
 
 
 def _check_labels(split: str, table: Predictions, examples: Examples) -> None:
