@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustdistill.errors import InputError
-from robustdistill.postshift import METHODS, PostShift, fit_tau
+from robustdistill.postshift import METHODS, PostShift, cross_fitted, fit_tau
 from robustdistill.predictions import Predictions
 
 both = pytest.mark.parametrize("method", METHODS)
@@ -177,7 +177,7 @@ def test_exponentiated_gradient_against_a_slow_twin() -> None:
     shift = PostShift(robustness, iterations=30, step_size=step_size).fit(table, priors=[2, 2, 4, 8])
     np.testing.assert_allclose(shift.coefficients_, best / np.exp(np.mean(np.log(best))), rtol=1e-10)
     named = dict(zip(reversed(names(4)), (8, 4, 2, 2), strict=True))
-    again = PostShift(robustness, iterations=30, step_size=step_size).fit(table, named)
+    again = PostShift(robustness, iterations=30, step_size=step_size).fit(table, priors=named)
     np.testing.assert_array_equal(again.coefficients_, shift.coefficients_)
 
 
@@ -394,10 +394,11 @@ def test_the_fingerprint_is_of_the_fit_table() -> None:
     [
         ({"kind": "recipe"}, "not a post-shift file"),
         ({"schema": 2}, "not a post-shift file of schema 1"),
-        ({"log_coefficients": [0.0, 1.0]}, "4 distinct class names"),
-        ({"log_coefficients": [0.0, 1.0, None, 1.0]}, "damaged|distinct"),
+        ({"classes": [{"class": "a", "log_coefficient": 0.0}] * 2}, "2 distinct class names"),
+        ({"classes": [{"class": name, "log_coefficient": None} for name in "abcd"]}, "damaged|distinct"),
+        ({"classes": [{"class": name} for name in "abcd"]}, "damaged"),
         ({"method": "magic"}, "unknown post-shift method"),
-        ({"class_names": None}, "damaged"),
+        ({"classes": None}, "damaged"),
     ],
 )
 def test_load_refuses_other_files(tmp_path: Path, change, message) -> None:
@@ -416,3 +417,63 @@ def test_load_refuses_what_is_not_json(tmp_path: Path) -> None:
     (tmp_path / "list.json").write_text("[]")
     with pytest.raises(InputError, match="not a post-shift"):
         PostShift.load(tmp_path / "list.json")
+
+
+# Arrays, as scikit-learn has them
+
+
+def test_arrays_give_what_tables_give() -> None:
+    table = blobs(0)
+    text = np.array(["kiwi", "fig", "lime", "plum"])
+    order = np.argsort(text)
+    X, y = table.scores[:, order], text[table.labels]  # noqa: N806
+    shift, expected = PostShift(0.7).fit(X, y), PostShift(0.7).fit(table.match_classes([names(4)[i] for i in order]))
+    np.testing.assert_array_equal(shift.coefficients_, expected.coefficients_)
+    assert shift.classes_.tolist() == sorted(text)
+    np.testing.assert_array_equal(shift.predict(X), shift.classes_[shift.predict_proba(X).argmax(axis=1)])
+    np.testing.assert_allclose(shift.predict_proba(X).sum(axis=1), 1)
+    logits = PostShift(0.7, kind="logits").fit(np.log(X), y)
+    np.testing.assert_array_equal(logits.predict(np.log(X)), shift.predict(X))
+    numbers = PostShift().fit(X, np.array([30, 10, 40, 20])[table.labels])
+    assert numbers.predict(X).dtype.kind == "i"
+    assert set(numbers.predict(X).tolist()) <= {10, 20, 30, 40}
+
+
+def test_settings_can_be_asked_for_changed_and_cloned() -> None:
+    from sklearn.base import clone
+
+    shift = PostShift(0.3, "search", iterations=7)
+    assert clone(shift).get_params() == shift.get_params()
+    assert shift.set_params(robustness=0.5).robustness == 0.5
+    for bad in ({"robust": 1}, {"robustness": 2}, {"kind": "classes"}):
+        with pytest.raises(InputError):
+            shift.set_params(**bad)
+
+
+def test_arrays_that_do_not_fit_are_refused() -> None:
+    table = blobs(0)
+    with pytest.raises(InputError, match="y must be given"):
+        PostShift().fit(table.scores)
+    with pytest.raises(InputError, match="y must be left out"):
+        PostShift().fit(table, table.labels)
+    with pytest.raises(InputError, match=r"each of the 4 classes .* got 3"):
+        PostShift().fit(table.scores[table.labels < 3], table.labels[table.labels < 3])
+    with pytest.raises(InputError, match=r"scores must be \(N, C\) and y \(N,\)"):
+        PostShift().fit(table.scores, table.labels[:5])
+    with pytest.raises(InputError, match="a column for each class"):
+        PostShift().fit(table.scores, table.labels).predict(table.scores[:, :3])
+
+
+def test_cross_fitting_counts_every_example_once_on_shifts_that_did_not_see_it() -> None:
+    table = blobs(0)
+    amounts = [0.0, 1.0]
+    found = cross_fitted(PostShift(), table, amounts, folds=4)
+    assert [scores.counts.tolist() for scores in found] == [np.bincount(table.labels).tolist()] * 2
+    honest, flattered = found[1].worst_class, PostShift().fit(table).fit_scores_.worst_class
+    assert honest <= flattered + 0.02
+    again = cross_fitted(PostShift(), table, amounts, folds=4)
+    assert [scores.correct.tolist() for scores in again] == [scores.correct.tolist() for scores in found]
+    with pytest.raises(InputError, match="folds must be at least 2"):
+        cross_fitted(PostShift(), table, amounts, folds=1)
+    with pytest.raises(InputError, match="at least as many examples as folds"):
+        cross_fitted(PostShift(), table, amounts, folds=10_000)

@@ -435,6 +435,82 @@ def test_reading_and_evaluating_need_no_torch(tmp_path) -> None:
     assert output.strip() == "0.5"
 
 
+# Groups, splits and columns of other names
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_groups_and_splits_are_kept_in_every_format(tmp_path, ending) -> None:
+    original = table(groups=["Peru", "Chad", "7", "Chad"], splits=["val", "val", "test", "test"])
+    back = Predictions.read(original.write(tmp_path / f"a{ending}"))
+    assert back.groups.tolist() == ["Peru", "Chad", "7", "Chad"]
+    assert back.splits.tolist() == ["val", "val", "test", "test"]
+    assert back.fingerprint == original.fingerprint != table().fingerprint
+    assert back.join([9, 7]).groups.tolist() == ["Chad", "Peru"]
+    assert back.split("test").ids.tolist() == [5, 9]
+    assert back.rows(np.array([True, False, False, True])).labels.tolist() == [0, 2]
+    with pytest.raises(InputError, match="unknown split 'tset': did you mean 'test'"):
+        back.split("tset")
+    with pytest.raises(InputError, match="column 'split'"):
+        table().split("val")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"groups": ["a", "", "b", "c"]}, r"groups must not be empty; row 1 \(id 3\)"),
+        ({"groups": ["a", "b"]}, r"groups must be text or whole numbers of shape \(4,\)"),
+        ({"splits": [0.5, 1.0, 2.0, 3.0]}, "splits must be text"),
+    ],
+)
+def test_bad_groups_are_named(changes, message) -> None:
+    with pytest.raises(InputError, match=message):
+        table(**changes)
+
+
+def test_columns_may_have_other_names(tmp_path) -> None:
+    path = write_lines(
+        tmp_path / "a.csv", "name,truth,score_a,score_b,p_x,where", "u,a,0.9,0.1,5,Peru", "v,b,0.2,0.8,6,Chad"
+    )
+    columns = {"id": "name", "label": "truth", "probability": "score_*", "group": "where"}
+    read = Predictions.read(path, columns=columns)
+    assert read.class_names == ("a", "b")
+    assert read.ids.tolist() == ["u", "v"]
+    assert read.labels.tolist() == [0, 1]
+    assert read.groups.tolist() == ["Peru", "Chad"]
+    whole = write_lines(tmp_path / "b.csv", "truth,a,b", "a,2,1", "b,0,3")
+    assert Predictions.read(whole, columns={"label": "truth", "logit": "*"}).class_names == ("a", "b")
+    for bad, message in [
+        ({"label": "trth"}, "unknown column for label 'trth': did you mean 'truth'"),
+        ({"lable": "truth"}, "unknown column 'lable': did you mean 'label'"),
+        ({"logit": "score"}, "one star"),
+        ({"logit": "a*", "probability": "b*"}, "got both"),
+        ({"probability": "z_*"}, "no column looks like 'z_\\*'"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            Predictions.read(path, columns=bad)
+    with pytest.raises(InputError, match="tables only"):
+        Predictions.read(table().write(tmp_path / "c.npz"), columns={"label": "y"})
+
+
+def test_parquet_is_read_alike_in_row_groups_and_batches(tmp_path, monkeypatch) -> None:
+    rows = 50
+    random = np.random.default_rng(0)
+    whole = Predictions(range(rows), random.normal(size=(rows, 3)), "logits", NAMES, random.integers(3, size=rows))
+    path = whole.write(tmp_path / "a.parquet")
+    parquet.write_table(parquet.read_table(path), path, row_group_size=7)
+    monkeypatch.setattr("robustdistill.prediction_files._BATCH", 4)
+    assert_same(Predictions.read(path), whole)
+
+
+def test_probability_blocks_are_the_rows_of_probabilities() -> None:
+    for one in (table(), table(scores=table().probabilities(), kind="probabilities")):
+        for temperature in (1.0, 2.5):
+            blocks = list(one.probability_blocks(temperature, rows=3))
+            assert [place for place, _ in blocks] == [slice(0, 3), slice(3, 4)]
+            joined = np.concatenate([block for _, block in blocks])
+            np.testing.assert_allclose(joined, one.probabilities(temperature), rtol=1e-12)
+
+
 def test_the_fingerprint_is_of_everything_in_a_table() -> None:
     table = Predictions([1, 2], np.eye(2), "logits", ("a", "b"), labels=[0, 1])
     changes: list[dict[str, Any]] = [

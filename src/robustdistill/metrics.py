@@ -142,8 +142,12 @@ class Scores:
         half = z / (1 + z**2 / n) * np.sqrt(recall * (1 - recall) / n + z**2 / (4 * n**2))
         return np.stack([np.maximum(centre - half, 0.0), np.minimum(centre + half, 1.0)], axis=1)
 
-    def intervals(self, level: float = 0.95, draws: int = 2000, seed: int = 0) -> dict[str, tuple[float, float]]:
+    def intervals(
+        self, level: float = 0.95, draws: int = 2000, seed: int = 0, worst_k: int | None = None
+    ) -> dict[str, tuple[float, float]]:
         """Percentile bootstrap intervals of "worst_class", "balanced" and "standard", resampled within each class.
+
+        With `worst_k`, also of "worst_k", the mean of that many lowest recalls.
 
         The minimum is taken anew in every draw, so the interval of the worst class is that of the *lowest of C noisy
         recalls*, which lies below the recall of the class that is truly worst; it is not corrected for that.
@@ -154,19 +158,26 @@ class Scores:
         rng, chances = np.random.default_rng(seed), np.nan_to_num(self.per_class)
         rows = max(1, _CELLS // max(1, len(self.counts)))
         # Draw follows draw in the generator's stream, so that it does not matter how many are taken at once.
-        parts = [self._resampled(rng, chances, min(rows, draws - start)) for start in range(0, draws, rows)]
+        parts = [self._resampled(rng, chances, min(rows, draws - start), worst_k) for start in range(0, draws, rows)]
         tail = (1 - level) / 2
+        names = ("worst_class", "balanced", "standard") + (() if worst_k is None else ("worst_k",))
         return {
             name: (float(np.quantile(values, tail)), float(np.quantile(values, 1 - tail)))
-            for name, values in zip(("worst_class", "balanced", "standard"), np.concatenate(parts, axis=1), strict=True)
+            for name, values in zip(names, np.concatenate(parts, axis=1), strict=True)
         }
 
-    def _resampled(self, rng: np.random.Generator, chances: FloatArray, draws: int) -> FloatArray:
-        """(3, draws) worst-class, balanced and standard accuracies of as many resampled sets."""
+    def _resampled(self, rng: np.random.Generator, chances: FloatArray, draws: int, k: int | None) -> FloatArray:
+        """(3 or 4, draws) worst-class, balanced, standard and worst-k accuracies of as many resampled sets."""
         correct = rng.binomial(self.counts, chances, (draws, len(self.counts)))
         recalls = _ratio(correct, np.broadcast_to(self.counts, correct.shape))
         standard = _ratio(correct.sum(axis=1), np.full(draws, self.counts.sum()))
-        return np.stack([recalls.min(axis=1), recalls.mean(axis=1), standard])
+        found = [recalls.min(axis=1), recalls.mean(axis=1), standard]
+        if k is not None:
+            lowest = np.partition(recalls, k - 1, axis=1)[:, :k].mean(
+                axis=1
+            )  # NaN sorts last: classes without examples
+            found.append(np.where(np.isnan(found[0]), np.nan, lowest))
+        return np.stack(found)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, as runs record them; `from_dict` reads them back."""

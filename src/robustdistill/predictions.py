@@ -9,7 +9,7 @@ import hashlib
 import math
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -32,6 +32,7 @@ KINDS: tuple[Kind, ...] = ("logits", "probabilities", "classes")
 EPSILON = 1e-12
 # How far a row of probabilities may be from 1 in sum: room for half precision and for tables printed with four digits.
 SUM_TOLERANCE = 1e-3
+_CELLS = 1 << 20  # scores of a block of rows that is worked on at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +48,13 @@ class Predictions:
         kind: "logits", "probabilities" or "classes".
         class_names: C distinct names, in the order of the columns.
         labels: (N,) int64 true class indices, or None.
+        groups: (N,) text, a group that each example belongs to, such as a country; or None.
+        splits: (N,) text, the split that each example belongs to, such as "val"; or None.
 
     Raises:
         InputError: lengths or shapes do not fit; an id, a name, a label or a class index is not what is said above; a
-            score is NaN or infinite; a probability is negative, or a row of them does not sum to 1 within 1e-3.
+            score is NaN or infinite; a probability is negative, or a row of them does not sum to 1 within 1e-3; a
+            group or a split is empty.
 
     >>> table = Predictions([10, 11], [[2.0, 0.0], [0.0, 1.0]], "logits", ("cat", "dog"), labels=[0, 0])
     >>> table.predicted
@@ -64,6 +68,8 @@ class Predictions:
     kind: Kind
     class_names: tuple[str, ...]
     labels: IntArray | None = None
+    groups: npt.NDArray[np.str_] | None = None
+    splits: npt.NDArray[np.str_] | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -81,6 +87,9 @@ class Predictions:
             set_field(self, "scores", self._checked_scores())
         if self.labels is not None:
             set_field(self, "labels", _checked_indices(self.labels, "labels", self.ids, num_classes))
+        for name in ("groups", "splits"):
+            if (values := getattr(self, name)) is not None:
+                set_field(self, name, _checked_texts(values, name, self.ids))
 
     def _checked_scores(self) -> FloatArray:
         scores = np.asarray(self.scores)
@@ -90,13 +99,11 @@ class Predictions:
         if scores.shape != shape:
             raise InputError(f"{self.kind} must be (N, C) = {shape} for {shape[0]} ids, got {scores.shape}")
         scores = scores if np.issubdtype(scores.dtype, np.floating) else scores.astype(np.float64)
-        row, column = _first(~np.isfinite(scores))
-        if row is not None:
-            raise self._bad_value(row, column, "must be finite", scores[row, column])
+        if place := first_cell(scores, lambda block: ~np.isfinite(block)):
+            raise self._bad_value(*place, "must be finite", scores[place])
         if self.kind == "probabilities":
-            row, column = _first(scores < 0)
-            if row is not None:
-                raise self._bad_value(row, column, "must not be negative", scores[row, column])
+            if place := first_cell(scores, lambda block: block < 0):
+                raise self._bad_value(*place, "must not be negative", scores[place])
             sums = scores.sum(axis=1, dtype=np.float64)
             (row,) = _first(np.abs(sums - 1) > SUM_TOLERANCE)
             if row is not None:
@@ -115,9 +122,11 @@ class Predictions:
     def fingerprint(self) -> str:
         """16 hex digits that identify everything in the table."""
         digest = hashlib.sha256(repr((self.kind, self.class_names)).encode())
-        for part in (self.ids, self.scores, self.labels):
+        # Names where a table has more than the first three: those of tables without stay what they were.
+        parts = {"": self.ids, " ": self.scores, "  ": self.labels, "groups": self.groups, "splits": self.splits}
+        for name, part in parts.items():
             if part is not None:
-                digest.update(f"{part.dtype}{part.shape}".encode())
+                digest.update(f"{name.strip()}{part.dtype}{part.shape}".encode())
                 digest.update(np.ascontiguousarray(part).data)
         return digest.hexdigest()[:16]
 
@@ -141,19 +150,30 @@ class Predictions:
         Raises:
             InputError: `temperature` is not a positive number, or the table holds classes only.
         """
-        if not (math.isfinite(temperature) and temperature > 0):
-            raise InputError(f"temperature must be a positive number, got {temperature}")
-        scores = self._wide_scores("probabilities")
-        temperature = max(temperature, float(np.finfo(scores.dtype).tiny))  # a smaller one would be 0 in this dtype
-        top = scores.max(axis=1, keepdims=True)
-        # The largest score is taken off before T comes in, so that no T > 0 and no logit overflows the exponential.
-        with np.errstate(over="ignore", under="ignore"):
-            weights = (
-                np.exp((scores - top) / temperature)
-                if self.kind == "logits"
-                else np.power(scores / top, 1 / temperature)
-            )
-            return cast(FloatArray, weights / weights.sum(axis=1, keepdims=True))
+        _check_temperature(temperature)
+        return _tempered(self._wide_scores("probabilities"), self.kind, temperature)
+
+    def probability_blocks(
+        self, temperature: float = 1.0, rows: int | None = None
+    ) -> Iterator[tuple[slice, FloatArray]]:
+        """The rows of `probabilities`, block by block with their place: for tables that should be in memory once.
+
+        Args:
+            temperature: T.
+            rows: of a block; by default as many as make about a million scores.
+
+        Raises:
+            InputError: as `probabilities`.
+        """
+        _check_temperature(temperature)
+        rows = rows or max(1, _CELLS // self.num_classes)
+        if self.kind == "classes":
+            self._wide_scores("probabilities")
+        for start in range(0, len(self), rows):
+            place = slice(start, min(start + rows, len(self)))
+            block = self.scores[place]
+            wide = block.astype(np.promote_types(block.dtype, np.float32), copy=False)
+            yield place, _tempered(wide, self.kind, temperature)
 
     def log_probabilities(self) -> FloatArray:
         """(N, C) log-probabilities: log-softmax of logits, or log max(p, EPSILON) of probabilities (EPSILON = 1e-12).
@@ -198,8 +218,28 @@ class Predictions:
                 f"predictions must cover every id; {len(absent)} of {len(wanted)} have no row: "
                 f"{_listed(absent.tolist())}"
             )
-        labels = None if self.labels is None else self.labels[positions]
-        return replace(self, ids=wanted, scores=self.scores[positions], labels=labels)
+        return self.rows(positions)
+
+    def rows(self, positions: npt.NDArray[Any]) -> Predictions:
+        """The rows at `positions`: (M,) indices, or (N,) booleans."""
+        chosen = {
+            name: values[positions]
+            for name in ("ids", "scores", "labels", "groups", "splits")
+            if (values := getattr(self, name)) is not None
+        }
+        return replace(self, **chosen)
+
+    def split(self, name: str) -> Predictions:
+        """The rows of one split.
+
+        Raises:
+            InputError: the table has no splits, or none of this name.
+        """
+        if self.splits is None:
+            raise InputError(f"split {name!r} needs a table with a column 'split', and this one has none")
+        if not (self.splits == name).any():
+            raise unknown("split", name, np.unique(self.splits).tolist())
+        return self.rows(self.splits == name)
 
     def match_classes(self, class_names: Sequence[str]) -> Predictions:
         """The same predictions with the classes in the order of `class_names`, matched by name.
@@ -233,21 +273,32 @@ class Predictions:
         return Scores.of(self.predicted, labels=self.labels, num_classes=self.num_classes, class_names=self.class_names)
 
     @classmethod
-    def read(cls, path: str | Path, *, class_names: Sequence[str] | None = None) -> Predictions:
+    def read(
+        cls,
+        path: str | Path,
+        *,
+        class_names: Sequence[str] | None = None,
+        columns: Mapping[str, str] | None = None,
+    ) -> Predictions:
         """Reads a .csv, .parquet or .npz file.
 
-        Tables have the columns `id` (row number where absent), `label` (optional) and either one column a class, named
-        `logit:CLASS` or `probability:CLASS` (`logit_CLASS`, `prob_CLASS` and `p_CLASS` are read too), or `prediction`.
-        Other columns are ignored. Labels and predicted classes are class names, else class indices; where names look
-        like numbers the name wins.
+        Tables have the columns `id` (row number where absent), `label`, `group` and `split` (optional) and either one
+        column a class, named `logit:CLASS` or `probability:CLASS` (`logit_CLASS`, `prob_CLASS` and `p_CLASS` are read
+        too), or `prediction`. Other columns are ignored. Labels and predicted classes are class names, else class
+        indices; where names look like numbers the name wins. Rows count from 0, without the header.
 
-        An .npz file has one of the arrays `logits`, `probabilities` and `classes`, and optionally `ids`, `labels` and
-        `class_names`. Pickled objects are refused.
+        An .npz file has one of the arrays `logits`, `probabilities` and `classes`, and optionally `ids`, `labels`,
+        `groups`, `splits` and `class_names`. Pickled objects are refused.
 
         Args:
             path: the file; its ending says the format.
             class_names: C names, whose order the result gets. Needed where a file of predicted classes does not show
                 all of them (.csv); where a file's own names are just the positions 0..C-1, they are replaced by these.
+
+            columns: what a table calls its columns, where that is not as above: of "id", "label", "group", "split" and
+                "prediction" the name, such as {"label": "y_true"}; of "logit" or "probability" the name with a star
+                that stands for the class, such as {"probability": "score_*"}. With "*" alone, every column that is not
+                one of the others is a class.
 
         Raises:
             InputError: the file is absent, damaged or of another format, or a value in it is not as the class says; the
@@ -255,7 +306,7 @@ class Predictions:
         """
         from robustdistill.prediction_files import read
 
-        return read(Path(path), class_names)
+        return read(Path(path), class_names, columns or {})
 
     def write(self, path: str | Path) -> Path:
         """Writes a .csv, .parquet or .npz file that `read` gives back, in one step: nobody sees half a file.
@@ -306,11 +357,44 @@ def _checked_indices(values: npt.ArrayLike, name: str, ids: npt.NDArray[Any], nu
     return array.astype(np.int64)
 
 
+def _checked_texts(values: npt.ArrayLike, name: str, ids: npt.NDArray[Any]) -> npt.NDArray[np.str_]:
+    array = np.asarray(values)
+    if array.shape != ids.shape or array.dtype.kind not in "iuUb":
+        raise InputError(f"{name} must be text or whole numbers of shape {ids.shape}, got {array.dtype} {array.shape}")
+    texts: npt.NDArray[np.str_] = array if array.dtype.kind == "U" else array.astype(str)
+    (row,) = _first(texts == "")
+    if row is not None:
+        raise InputError(f"{name} must not be empty; row {row} (id {ids[row]}) has none")
+    return texts
+
+
+def _check_temperature(temperature: float) -> None:
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise InputError(f"temperature must be a positive number, got {temperature}")
+
+
+def _tempered(scores: FloatArray, kind: Kind, temperature: float) -> FloatArray:
+    """(N, C) probabilities at a temperature, in the precision of the scores."""
+    temperature = max(temperature, float(np.finfo(scores.dtype).tiny))  # a smaller one would be 0 in this dtype
+    if kind == "probabilities" and temperature == 1:
+        return cast(FloatArray, scores / scores.sum(axis=1, keepdims=True))
+    top = scores.max(axis=1, keepdims=True)
+    # The largest score is taken off before T comes in, so that no T > 0 and no logit overflows the exponential.
+    with np.errstate(over="ignore", under="ignore"):
+        weights = np.exp((scores - top) / temperature) if kind == "logits" else np.power(scores / top, 1 / temperature)
+        return cast(FloatArray, weights / weights.sum(axis=1, keepdims=True))
+
+
 def _check_unique(ids: npt.NDArray[Any]) -> None:
+    if len(set(ids.tolist())) == len(ids):  # cheaper than sorting a million names
+        return
     values, counts = np.unique(ids, return_counts=True)
     repeated = values[counts > 1]
-    if len(repeated):
-        raise InputError(f"ids must be unique; {len(repeated)} occur more than once: {_listed(repeated.tolist())}")
+    rows = np.flatnonzero(ids == repeated[0])
+    raise InputError(
+        f"ids must be unique; {len(repeated)} occur more than once: {_listed(repeated.tolist())} "
+        f"({repeated[0].item()!r} in rows {rows[0]} and {rows[1]})"
+    )
 
 
 def _listed(values: Sequence[Any], most: int = 5) -> str:
@@ -323,3 +407,13 @@ def _first(mask: npt.NDArray[np.bool_]) -> tuple[Any, ...]:
     if not mask.any():
         return (None,) * mask.ndim
     return tuple(int(part) for part in np.unravel_index(int(mask.argmax()), mask.shape))
+
+
+def first_cell(scores: FloatArray, bad: Callable[[FloatArray], npt.NDArray[np.bool_]]) -> tuple[int, int] | None:
+    """The place of the first bad score, looked for block by block."""
+    rows = max(1, _CELLS // max(1, scores.shape[1]))
+    for start in range(0, len(scores), rows):
+        row, column = _first(bad(scores[start : start + rows]))
+        if row is not None:
+            return start + row, column
+    return None

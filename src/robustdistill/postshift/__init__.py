@@ -22,7 +22,8 @@ one core of an AMD EPYC). `benchmarks/post_shift.py` prints these numbers; resul
 from __future__ import annotations
 
 from robustdistill.postshift.estimator import METHODS, Method, PostShift
+from robustdistill.postshift.held_out import cross_fitted
 from robustdistill.postshift.priors import Priors
 from robustdistill.postshift.tau import fit_tau
 
-__all__ = ["METHODS", "Method", "PostShift", "Priors", "fit_tau"]
+__all__ = ["METHODS", "Method", "PostShift", "Priors", "cross_fitted", "fit_tau"]

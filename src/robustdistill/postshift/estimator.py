@@ -9,21 +9,24 @@ from pathlib import Path
 from typing import Any, Literal, Self, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from robustdistill.errors import InputError, unknown
 from robustdistill.metrics import Scores
 from robustdistill.objectives import Objective
 from robustdistill.postshift import file
+from robustdistill.postshift.arrays import Scored, as_table, as_unlabelled
 from robustdistill.postshift.fit_table import Candidate, FitTable, merit_of
 from robustdistill.postshift.gradient import exponentiated_gradient
 from robustdistill.postshift.priors import Priors, check_same_names, checked_priors, implied_log_priors
 from robustdistill.postshift.scores import centred, log_scores, shifted_probabilities, winners
 from robustdistill.postshift.search import search
-from robustdistill.predictions import FloatArray, IntArray, Predictions
+from robustdistill.predictions import FloatArray, IntArray, Kind, Predictions
 
 Method = Literal["exponentiated-gradient", "search"]
 
 METHODS: tuple[Method, ...] = ("exponentiated-gradient", "search")
+_SETTINGS = ("robustness", "method", "iterations", "step_size", "kind")
 
 
 class PostShift:
@@ -50,8 +53,13 @@ class PostShift:
     Either over-fits the sample: accuracy on the fit table is too good, so look at another table. How much, and why
     exponentiated gradient is the default, is in `robustdistill.postshift`.
 
+    In the manner of scikit-learn it also takes arrays: `fit(X, y)` with X (N, C) probabilities, or logits where
+    `kind` says so, columns in the order of the sorted distinct labels y, as `predict_proba` gives them; `predict(X)`
+    then gives labels, and `predict_proba(X)` probabilities.
+
     Attributes:
         class_names_: C names, in the order of the fit table.
+        classes_: (C,) the distinct labels of `fit(X, y)`, sorted; of a table its class names.
         log_coefficients_: (C,) float64 log w, of mean 0.
         fit_scores_: accuracy of the shifted model on the fit table, optimistic; None where nothing was fitted.
         unshifted_scores_: of the unshifted model on the fit table; likewise.
@@ -62,6 +70,7 @@ class PostShift:
         method: "exponentiated-gradient" or "search".
         iterations: of exponentiated gradient.
         step_size: γ of exponentiated gradient; 0.1 in all experiments of the distillation paper.
+        kind: "probabilities" or "logits": what arrays hold. Tables know it themselves.
 
     Raises:
         InputError: a setting is out of range.
@@ -73,6 +82,8 @@ class PostShift:
     array([0, 0, 1, 1])
     >>> shift.unshifted_scores_.worst_class, shift.fit_scores_.worst_class
     (0.0, 1.0)
+    >>> PostShift().fit(np.array(scores), ["cat", "cat", "dog", "dog"]).predict(np.array(scores)).tolist()
+    ['cat', 'cat', 'dog', 'dog']
     """
 
     def __init__(
@@ -82,26 +93,33 @@ class PostShift:
         *,
         iterations: int = 100,
         step_size: float = 0.1,
+        kind: Kind = "probabilities",
     ) -> None:
         if method not in METHODS:
             raise unknown("post-shift method", str(method), METHODS)
+        if kind not in ("probabilities", "logits"):
+            raise unknown("kind of scores to shift", str(kind), ["probabilities", "logits"])
         if iterations < 1:
             raise InputError(f"iterations must be at least 1, got {iterations}")
         if not (math.isfinite(step_size) and step_size > 0):
             raise InputError(f"step_size must be a positive number, got {step_size}")
-        self.robustness = Objective("balanced", robustness).robustness
+        Objective("balanced", robustness)  # refuses what is not in [0, 1]
+        # As given, not a copy: scikit-learn's `clone` insists.
+        self.robustness = robustness
         self.method: str = method
-        self.iterations, self.step_size = iterations, step_size
+        self.iterations, self.step_size, self.kind = iterations, step_size, kind
+        self.classes_: npt.NDArray[Any]
         self.tau_: float | None = None
         self.fit_scores_: Scores | None = None
         self.unshifted_scores_: Scores | None = None
         self.fingerprint_: str | None = None
 
-    def fit(self, table: Predictions, priors: Priors | None = None) -> Self:
+    def fit(self, table: Scored, y: npt.ArrayLike | None = None, priors: Priors | None = None) -> Self:
         """Finds the coefficients on a labelled table that the model was not trained on, such as validation.
 
         Args:
-            table: logits or probabilities, with labels of every class.
+            table: logits or probabilities, with labels of every class; or (N, C) an array of them.
+            y: (N,) labels, of an array.
             priors: π to use instead of the implied ones, as Algorithm 3 does with those of the training set: counts or
                 shares, by class name or in the order of the table's classes.
 
@@ -109,8 +127,10 @@ class PostShift:
             InputError: the table has no labels, holds predicted classes only, or lacks a class; priors are not
                 positive or do not fit the classes.
         """
-        (fitted,) = self._fit(table, [self.robustness], priors)
+        labelled, classes = as_table(table, y, self.kind)
+        (fitted,) = self._fit(labelled, [self.robustness], priors)
         vars(self).update(vars(fitted))
+        self.classes_ = classes
         return self
 
     def curve(
@@ -137,7 +157,8 @@ class PostShift:
             raise InputError("a shift made from priors has nothing to fit: make a PostShift() for that")
         method: Any = self.method
         points = [
-            PostShift(value, method, iterations=self.iterations, step_size=self.step_size) for value in robustness
+            PostShift(value, method, iterations=self.iterations, step_size=self.step_size, kind=self.kind)
+            for value in robustness
         ]
         fit = FitTable.of(table)
         start = -implied_log_priors(fit) if priors is None else -np.log(checked_priors(priors, table.class_names))
@@ -158,6 +179,7 @@ class PostShift:
 
     def _set(self, class_names: Sequence[str], offsets: FloatArray) -> None:
         self.class_names_ = tuple(class_names)
+        self.classes_ = np.array(self.class_names_)
         self.log_coefficients_ = offsets
 
     def _record(self, table: Predictions, identity: str) -> None:
@@ -213,41 +235,69 @@ class PostShift:
         check_same_names(own, class_names, "class names of the table must be those of the shift")
         return np.array([own[name] for name in class_names])
 
-    def predict(self, table: Predictions) -> IntArray:
+    def predict(self, table: Scored) -> npt.NDArray[Any]:
         """(N,) indices into the *table's* class names, comparable to its labels; the first of several equal ones.
+
+        Of an array, (N,) labels out of `classes_`.
 
         Raises:
             InputError: not fitted, the table holds predicted classes only, or its class names are others.
         """
-        offsets = self._log_coefficients(table.class_names)
-        return winners(log_scores(table), offsets)
+        offsets, scores = self._log_coefficients_and_scores(table)
+        found = winners(scores, offsets)
+        return found if isinstance(table, Predictions) else self.classes_[found]
 
-    def predict_proba(self, table: Predictions) -> FloatArray:
+    def predict_proba(self, table: Scored) -> FloatArray:
         """(N, C) w·p, normalised, columns in the order of the table, float64 or float32. Raises as `predict`."""
-        offsets = self._log_coefficients(table.class_names)
-        return shifted_probabilities(log_scores(table), offsets)
+        offsets, scores = self._log_coefficients_and_scores(table)
+        return shifted_probabilities(scores, offsets)
+
+    def _log_coefficients_and_scores(self, table: Scored) -> tuple[FloatArray, FloatArray]:
+        if isinstance(table, Predictions):
+            return self._log_coefficients(table.class_names), log_scores(table)
+        return self._log_coefficients(), log_scores(as_unlabelled(table, self.kind, self.class_names_))
 
     def transform(self, table: Predictions) -> Predictions:
         """The shifted table, of kind "probabilities", with the same ids, labels and classes. Raises as `predict`."""
         return replace(table, scores=self.predict_proba(table), kind="probabilities")
 
-    def save(self, path: str | Path) -> Path:
-        """Writes a JSON file that `load` reads, in one step.
+    def save(self, path: str | Path, curve: Sequence[PostShift] = ()) -> Path:
+        """Writes a JSON file that `load` reads, in one step; with the points of a `curve`, these too.
 
         Raises:
-            InputError: not fitted.
+            InputError: not fitted, or a point of the curve is of other classes.
         """
         self._log_coefficients()  # raises where there are none
-        return file.write(path, self)
+        for point in curve:
+            point._log_coefficients(self.class_names_)
+        return file.write(path, self, curve)
 
     @classmethod
-    def load(cls, path: str | Path) -> PostShift:
-        """Reads what `save` wrote.
+    def load(cls, path: str | Path, robustness: float | None = None) -> PostShift:
+        """Reads what `save` wrote; with `robustness`, that point of the curve in it.
 
         Raises:
-            InputError: the file is absent, or not one of ours.
+            InputError: the file is absent, not one of ours, or has no such point.
         """
-        return file.read(path, cls)
+        return file.read(path, cls, robustness)
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The settings, as scikit-learn's tools ask for them."""
+        return {name: getattr(self, name) for name in _SETTINGS}
+
+    def set_params(self, **settings: Any) -> Self:
+        """Changes settings; what was fitted stays until the next `fit`.
+
+        Raises:
+            InputError: there is no such setting, or its value is out of range.
+        """
+        for name in settings:
+            if name not in _SETTINGS:
+                raise unknown("setting of PostShift", name, _SETTINGS)
+        checked = PostShift(**{**self.get_params(), **settings})
+        for name in settings:
+            setattr(self, name, getattr(checked, name))
+        return self
 
     def __repr__(self) -> str:
         if self.method == file.FROM_PRIORS:
