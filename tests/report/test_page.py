@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markupsafe import Markup
 
 from report.records import journal, record, save
 from robustdistill import report
 from robustdistill.errors import InputError
+from robustdistill.report.claims import CLAIMS
+from robustdistill.report.page import read
 
 EVIL = '<script>alert("x")</script>'
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -102,7 +105,7 @@ def test_references_inside_the_figures_resolve(full: tuple[Path, str, Page]) -> 
 
 def test_figures_have_words_and_tables_have_scoped_headers(full: tuple[Path, str, Page]) -> None:
     _, _, parsed = full
-    pictures = [a for a in parsed.of("svg", "img") if a.get("role") == "img" or "alt" in a]
+    pictures = [a for a in parsed.of("svg", "img") if a.get("role") in ("img", "group") or "alt" in a]
     assert len(pictures) == 4
     assert all(len(a.get("aria-label") or a.get("alt") or "") > 40 for a in pictures)
     assert all(a.get("scope") in ("row", "col", "colgroup") for a in parsed.of("th"))
@@ -217,3 +220,78 @@ def test_a_report_needs_no_torch(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run(arguments, check=True, timeout=120, env=environment)
     assert (tmp_path / "out" / "index.html").is_file()
+
+
+def test_extra_sections_join_the_page_and_only_markup_is_not_escaped(tmp_path: Path) -> None:
+    save(tmp_path / "runs", record("teacher", epochs=1))
+    extra = [
+        report.ExtraSection("Beside the <paper>", Markup("<p class='mine'>{}</p>").format(EVIL), "paper"),
+        report.ExtraSection("Plain", EVIL, "plain"),
+    ]
+    text, parsed = page(tmp_path, extra_sections=extra)
+    assert parsed.balanced
+    assert len(parsed.of("script")) == 1
+    assert "<p class='mine'>" in text
+    assert text.count("&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt;") == 2
+    ids = [attributes["id"] for _, attributes in parsed.tags if attributes.get("id")]
+    assert len(ids) == len(set(ids))
+    assert {"paper", "plain"} <= set(ids)
+    assert 'href="#paper"' in text
+
+
+@pytest.mark.parametrize("anchors", [("a", "a"), ("claims",), ("No Good",)])
+def test_anchors_must_be_distinct_and_plain(anchors: tuple[str, ...], tmp_path: Path) -> None:
+    save(tmp_path / "runs", record("teacher", epochs=1))
+    with pytest.raises(InputError, match="anchor"):
+        page(tmp_path, extra_sections=[report.ExtraSection("x", "", anchor) for anchor in anchors])
+
+
+def test_the_page_ends_with_the_claims(full: tuple[Path, str, Page]) -> None:
+    _, text, _ = full
+    positions = [text.index(claim.text) for claim in CLAIMS]
+    assert positions == sorted(positions)
+    assert positions[0] > text.index("How to read the figures</h2>")
+    assert "Every claim is turned into one number for each repeat" in text
+    assert "confirmed, " in text
+    for expected in ("minimum is taken anew in every draw", "Paired bootstrap", "t(n − 1)", "not available, because"):
+        assert expected in text
+
+
+def test_the_plane_is_interactive_and_the_table_has_both_intervals(full: tuple[Path, str, Page]) -> None:
+    _, text, parsed = full
+    assert sum("data-plane" in a for _, a in parsed.tags) == 1
+    assert "95 % over repeats" in text
+    assert "95 % over examples" in text
+    assert text.count("<details>") >= 15
+
+
+def test_what_there_is_no_room_for_is_left_out_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal(tmp_path / "runs", repeats=1, temperatures=(3.0,), epochs=1)
+    journal(tmp_path / "runs", repeats=1, temperatures=(3.0,), epochs=1, data="cifar10-lt", teachers=("standard",))
+    for name, value in (("_SHOWN", 2), ("_DRAWN", 1), ("_FIGURE_BYTES", 30)):
+        monkeypatch.setattr(f"robustdistill.report.page.{name}", value)
+    text, parsed = page(tmp_path)
+    assert parsed.balanced
+    assert "3 further combinations" in text
+    assert "No figures were drawn" in text
+    assert text.count("Too large to be part of this page") == 3
+    assert len((tmp_path / "out" / "table.csv").read_text().splitlines()) == 1 + 15 + 5
+
+
+def test_comparisons_beyond_the_page_s_room_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for data in ("digits", "digits-lt", "cifar10"):
+        save(tmp_path / "runs", record("teacher", epochs=1, data=data))
+    monkeypatch.setattr("robustdistill.report.page._COMPARISONS", 2)
+    text, parsed = page(tmp_path)
+    assert parsed.balanced
+    assert "in 2 comparisons" in text
+    assert "of 3; table.csv has all" in text
+    assert len((tmp_path / "out" / "table.csv").read_text().splitlines()) == 1 + 3
+
+
+def test_histories_are_read_only_where_a_figure_needs_them(tmp_path: Path) -> None:
+    journal(tmp_path / "runs", repeats=1, temperatures=(3.0,), epochs=2)
+    assert all(not one.history for one in read(tmp_path / "runs"))
+    text, _ = page(tmp_path)
+    assert "Learning curves" in text
+    assert "Multipliers over training" in text

@@ -122,17 +122,6 @@ def test_recalls_are_sorted_from_head_to_tail(full: Panel) -> None:
     assert counts == sorted(counts, reverse=True)
 
 
-coordinates = st.floats(0, 1, allow_nan=False)
-
-
-@given(st.lists(st.tuples(coordinates, coordinates), min_size=1, max_size=12))
-def test_the_front_is_what_no_point_dominates(points: list[tuple[float, float]]) -> None:
-    def beaten(point: tuple[float, float]) -> bool:
-        return any(p != point and p[0] >= point[0] and p[1] >= point[1] for p in points)
-
-    assert plots.pareto(points) == sorted({point for point in points if not beaten(point)})
-
-
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
 def test_spread_labels_keep_their_order_and_distance(heights: list[float]) -> None:
     placed = plots.spread(heights, gap=0.085, ceiling=1.0)

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 import pandas as pd
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import from_json
 
 from robustdistill.errors import InputError
 from robustdistill.files import write_json
@@ -110,12 +111,16 @@ class Record(_Part):
         return self
 
 
-def scan(root: str | Path) -> list[Record]:
+def scan(root: str | Path, *, histories: bool = True) -> list[Record]:
     """The records below `root`, in the order of their paths.
 
     A file that is torn, or JSON of another kind, is left out with a warning that names it. Of two records with the same
     spec hash (a copied folder) one is kept, so that a copy never counts as a repeat: the one evaluated on test if only
     one is.
+
+    Args:
+        histories: False leaves every history empty, which takes a fraction of the time and memory, since a record is
+            mostly history; `history` then reads those that are wanted.
 
     Raises:
         InputError: `root` is not a folder.
@@ -125,7 +130,7 @@ def scan(root: str | Path) -> list[Record]:
         raise InputError(f"root must be a folder with finished runs, and {str(folder)!r} is not a folder")
     kept: dict[str, Record] = {}
     for path in sorted(folder.rglob(RECORD)):
-        record = _read(path)
+        record = _read(path, histories)
         if record is None:
             continue
         earlier = kept.get(record.hash)
@@ -136,6 +141,22 @@ def scan(root: str | Path) -> list[Record]:
         kept[record.hash] = better
         _warn(f"{path} has the same spec hash as {earlier.path} ({record.hash}); only {better.path} is used")
     return sorted(kept.values(), key=lambda record: str(record.path))
+
+
+def history(record: Record) -> list[Epoch]:
+    """The epochs of a record, read again from its folder where `scan` left them out.
+
+    Raises:
+        InputError: the file has gone or is damaged.
+    """
+    if record.history or record.path is None:
+        return record.history
+    path = record.path / RECORD
+    try:
+        content = from_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} could not be read again: {error}") from error
+    return _validated(content, str(path)).history
 
 
 def write_record(folder: str | Path, record: Record | Mapping[str, Any]) -> Path:
@@ -184,20 +205,33 @@ def _row(record: Record) -> dict[str, Any]:
     return row
 
 
-def _read(path: Path) -> Record | None:
+def _read(path: Path, histories: bool = True) -> Record | None:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes()
+        content = from_json(text if histories else _without_history(text))
     except (OSError, ValueError) as error:
         _warn(f"{path} could not be read and is left out (torn or not JSON?): {error}")
         return None
     if not isinstance(content, dict):
         _warn(f"{path} is not a run record and is left out: expected a JSON object, got {type(content).__name__}")
         return None
+    if not histories:
+        content.pop("history", None)
     try:
         return _validated({**content, "path": path.parent}, str(path))
     except InputError as error:
         _warn(f"left out, not a run record of this version: {error}")
         return None
+
+
+def _without_history(text: bytes) -> bytes:
+    """A record as `write_json` lays it out, less the lines of its history, unparsed; another layout comes back whole.
+
+    A line break is never inside a JSON string, so these two can only be the history's first line and its last.
+    """
+    start = text.find(b'\n "history": [\n')
+    end = text.find(b"\n ],\n", start)
+    return text if start < 0 or end < 0 else text[:start] + text[end + len(b"\n ],") :]
 
 
 def _validated(content: Mapping[str, Any], what: str) -> Record:

@@ -2,97 +2,196 @@
 
 from __future__ import annotations
 
-import base64
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from robustdistill.errors import InputError
 from robustdistill.experiments.journal import Record, scan
-from robustdistill.experiments.select import Group, choose
-from robustdistill.metrics import Scores
-from robustdistill.report import plots, tables
-from robustdistill.report.findings import Finding, finding
-from robustdistill.report.panels import Panel, pair_name, panels, percent, plus_minus, worst_name
+from robustdistill.experiments.select import choose
+from robustdistill.files import replacing
+from robustdistill.report import claims, tables
+from robustdistill.report.intervals import DRAWS
+from robustdistill.report.panels import Panel, panels, percent
+from robustdistill.report.sections import BOOTSTRAPPED, Section, merged, section
+from robustdistill.report.sections import embedded as embedded
 
-# An SVG heavier than this is embedded as a picture where that is smaller.
-_HEAVY = 250_000
-_VARIABLES = {
-    getattr(plots, name): f"--{'card' if name == 'PAPER' else name.lower()}"
-    for name in ("INK", "MUTED", "GRID", "PAPER", "BLUE", "GREEN", "VERMILLION", "PURPLE", "ORANGE", "SKY")
-}
+# What keeps a page of ten thousand runs below 6 MB and 20 seconds: comparisons on it, combinations of all of them,
+# comparisons with figures, and bytes of all embedded figures. table.csv has every comparison and combination.
+_COMPARISONS, _SHOWN, _DRAWN, _FIGURE_BYTES = 60, 1000, 12, 3_500_000
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A figure on the page. `alt` says in words what it shows."""
+class ExtraSection:
+    """Something more for the page, shown after the comparisons and before the claims.
 
-    name: str
+    Attributes:
+        title: a heading, plain text.
+        html: the content; `Markup` says that whatever is in it was escaped. Plain text is escaped here.
+        anchor: its id, of lower-case letters, digits and hyphens; also in the list of contents.
+    """
+
     title: str
-    caption: str
-    alt: str
-    markup: Markup
-    file: str
+    html: Markup | str
+    anchor: str
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z][a-z0-9-]*", self.anchor):
+            raise InputError(f"anchor must be lower-case letters, digits and hyphens, got {self.anchor!r}")
 
 
-@dataclass(frozen=True)
-class Section:
-    """All that the page says about one panel."""
-
-    slug: str
-    panel: Panel
-    finding: Finding
-    table: tables.ResultTable
-    pictures: tuple[Picture, ...]
-    classes: list[dict[str, Any]]
-    compared: list[str]
-    chosen: list[dict[str, str]]
-    settings: list[tuple[str, str, str]]
-
-
-def write(records_root: str | Path, out: str | Path, *, worst: str = "worst_class") -> Path:
+def write(
+    records_root: str | Path,
+    out: str | Path,
+    *,
+    worst: str = "worst_class",
+    extra_sections: Sequence[ExtraSection] = (),
+) -> Path:
     """Writes index.html, figures/ (PNG and SVG), table.md, table.tex and table.csv below `out`.
 
     Args:
         records_root: a folder with finished runs at any depth.
         out: made where it does not exist.
         worst: "worst_class", or "worst_K" for the mean of the K lowest recalls; also what temperatures are chosen by.
+        extra_sections: more for the page, such as a comparison with published numbers.
 
     Returns:
         The path of index.html, written last.
 
     Raises:
-        InputError: there is no finished run below `records_root`.
+        InputError: `records_root` is no folder, there is no finished run below it, or `worst` is no such metric.
     """
-    records = scan(records_root)
+    return write_records(read(records_root), out, worst=worst, extra_sections=extra_sections)
+
+
+def read(records_root: str | Path) -> list[Record]:
+    """The records below a folder, as `write_records` wants them: histories are read when a figure needs one.
+
+    Raises:
+        InputError: `records_root` is no folder, or there is no finished run below it.
+    """
+    records = scan(records_root, histories=False)
     if not records:
-        raise InputError(
-            f"records_root must hold finished runs, and no record.json was found below {str(records_root)!r}"
-        )
+        raise InputError(f"there must be finished runs below {str(records_root)!r}, and no record.json was found")
+    return records
+
+
+@dataclass(frozen=True)
+class Written:
+    """What `make` wrote, and what it found on the way.
+
+    Attributes:
+        page: the path of index.html.
+        files: of the tables and figures.
+        tables: each panel with its table; all of its combinations.
+        ledgers: the panels on the page, each with the claims by its runs.
+        rule: by which temperatures were chosen.
+    """
+
+    page: Path
+    files: tuple[Path, ...]
+    tables: tuple[tuple[Panel, tables.ResultTable], ...]
+    ledgers: tuple[tuple[Panel, claims.Ledger], ...]
+    rule: str
+
+
+def write_records(
+    records: Sequence[Record],
+    out: str | Path,
+    *,
+    worst: str = "worst_class",
+    extra_sections: Sequence[ExtraSection] = (),
+) -> Path:
+    """`write` for records that were read already; returns and raises the same."""
+    return make(records, out, worst=worst, extra_sections=extra_sections).page
+
+
+def make(
+    records: Sequence[Record],
+    out: str | Path,
+    *,
+    worst: str = "worst_class",
+    extra_sections: Sequence[ExtraSection] = (),
+) -> Written:
+    """`write_records`, and what it found on the way.
+
+    Raises:
+        InputError: `out` is a file, two extra sections have one anchor, or `worst` is no such metric.
+    """
+    classes = min(len(record.class_names) for record in records)
+    if worst.removeprefix("worst_").isdigit() and not 1 <= int(worst.removeprefix("worst_")) <= classes:
+        raise InputError(f"worst must be worst_1 to worst_{classes}, as there are {classes} classes, got {worst!r}")
     selection = choose(records, worst)
+    found = panels(selection)
+    anchors = [extra.anchor for extra in extra_sections]
+    if len({*anchors, *_OWN_IDS}) < len(anchors) + len(_OWN_IDS):
+        raise InputError(f"anchors of extra_sections must be distinct and none of {sorted(_OWN_IDS)}, got {anchors}")
     folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"out must be a folder, and {str(folder)!r} is a file")
     folder.mkdir(parents=True, exist_ok=True)
-    built = [(panel, tables.build(panel)) for panel in panels(selection)]
-    names = _names([panel for panel, _ in built])
-    sections = [
-        _section(panel, table, name, folder, len(built) > 1) for (panel, table), name in zip(built, names, strict=True)
-    ]
-    (folder / "table.md").write_text("\n".join(tables.markdown(table) for _, table in built), encoding="utf-8")
-    (folder / "table.tex").write_text("\n".join(tables.latex(table) for _, table in built), encoding="utf-8")
-    (folder / "table.csv").write_text(tables.csv_text(built), encoding="utf-8")
-    page = folder / "index.html"
-    page.write_text(_render(sections, selection.rule, records), encoding="utf-8")
-    return page
+    kept = sorted(sorted(range(len(found)), key=lambda index: -len(found[index].records))[:_COMPARISONS])
+    sections = _sections([found[index] for index in kept], records, folder, set(anchors))
+    built = [(panel, tables.build(panel)) for panel in found]
+    texts = {
+        "table.md": "\n".join(tables.markdown(table) for _, table in built),
+        "table.tex": "\n".join(tables.latex(table) for _, table in built),
+        "table.csv": tables.csv_text(built),
+        "index.html": _render(sections, len(found), selection.rule, records, extra_sections),
+    }
+    for name, text in texts.items():
+        with replacing(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    drawn = [folder / file for each in sections for picture in each.pictures for file in picture.files]
+    return Written(
+        page=folder / "index.html",
+        files=(*(folder / name for name in texts if name != "index.html"), *drawn),
+        tables=tuple(built),
+        ledgers=tuple((found[index], each.ledger) for index, each in zip(kept, sections, strict=True)),
+        rule=selection.rule,
+    )
 
 
-def _render(sections: list[Section], rule: str, records: list[Record]) -> str:
+def _sections(found: list[Panel], records: Sequence[Record], out: Path, taken: set[str]) -> list[Section]:
+    by_hash = {record.hash: record for record in records}
+    drawn = sorted(range(len(found)), key=lambda index: -len(found[index].records))[:_DRAWN]
+    sections = []
+    for index, (panel, slug) in enumerate(zip(found, _names(found, taken), strict=True)):
+        folder = out / "figures" / slug if len(found) > 1 else out / "figures"
+        sections.append(
+            section(
+                panel,
+                _cut(panel, max(12, _SHOWN // len(found))),
+                slug=slug,
+                out=out,
+                folder=folder if index in drawn else None,
+                by_hash=by_hash,
+                ledger=claims.ledger(panel),
+                budget=_FIGURE_BYTES // (3 * len(drawn)),
+            )
+        )
+    return sections
+
+
+def _cut(panel: Panel, most: int) -> Panel:
+    """The panel with the groups that the page has room for: those that headlines name, then the best on validation."""
+    if len(panel.groups) <= most:
+        return panel
+    named = (panel.plain, panel.best_robust, panel.teacher("standard"), panel.teacher("robust"))
+    ranked = sorted(panel.groups, key=lambda group: -panel.on_validation(group))
+    kept = set(list(dict.fromkeys([*(group for group in named if group), *ranked]))[:most])
+    return replace(panel, groups=tuple(group for group in panel.groups if group in kept))
+
+
+def _render(
+    sections: list[Section], comparisons: int, rule: str, records: Sequence[Record], extra: Sequence[ExtraSection]
+) -> str:
     environment = Environment(
         loader=PackageLoader("robustdistill.report", "."),
         autoescape=True,
@@ -101,222 +200,48 @@ def _render(sections: list[Section], rule: str, records: list[Record]) -> str:
         lstrip_blocks=True,
     )
     template = environment.get_template("page.html.j2")
+    outcomes = Counter(verdict.outcome for each in sections for verdict in each.ledger.verdicts)
     return template.render(
         sections=sections,
+        comparisons=comparisons,
+        extra_sections=extra,
         rule=rule,
+        claims=claims.CLAIMS,
+        claims_rule=claims.RULE,
+        outcomes=", ".join(f"{outcomes[name]} {name}" for name in ("confirmed", "refuted", "undecided")),
+        threshold=claims.threshold_text,
+        interval=claims.interval_text,
         runs=len(records),
-        seconds=sum(record.seconds for record in records if record.seconds),
-        environment=_merged(record.environment for record in records),
+        seconds=sum(record.seconds for record in records if record.seconds and record.seconds == record.seconds),
+        environment=merged(_environment(record) for record in records),
         commands=list(dict.fromkeys(record.command for record in records if record.command))[:5],
         cell_lines=tables.cell_lines,
         uneven=tables.uneven,
         percent=percent,
+        draws=DRAWS,
+        bootstrapped=BOOTSTRAPPED,
         duration=_duration,
     )
 
 
-def _names(found: list[Panel]) -> list[str]:
+_OWN_IDS = {"reading", "environment", "claims"}
+
+
+def _names(found: list[Panel], taken: set[str]) -> list[str]:
     """A distinct name for each panel that is safe as a folder and as an id."""
     names: list[str] = []
     for panel in found:
         plain = re.sub(r"[^a-z0-9]+", "-", panel.title.lower().replace("→", "to"))[:60].strip("-") or "panel"
-        taken = sum(name == plain or name.startswith(f"{plain}--") for name in names)
-        names.append(f"{plain}--{taken + 1}" if taken else plain)
+        plain = f"{plain}-runs" if plain in taken | _OWN_IDS else plain
+        used = sum(name == plain or name.startswith(f"{plain}--") for name in names)
+        names.append(f"{plain}--{used + 1}" if used else plain)
     return names
 
 
-def _section(panel: Panel, table: tables.ResultTable, slug: str, out: Path, several: bool) -> Section:
-    folder = out / "figures" / slug if several else out / "figures"
-    pictures = []
-    for name, draw in plots.FIGURES.items():
-        figure = draw(panel)
-        if figure is None:
-            continue
-        svg, png = plots.save(figure, folder, name)
-        title, caption, alt = _words(name, panel, table)
-        markup = embedded(svg, png, f"{slug}-{name}", alt)
-        pictures.append(Picture(name, title, caption, alt, markup, png.relative_to(out).as_posix()))
-    shown = [group for group, _ in plots.compared(panel) if group.metrics(panel.split)]
-    return Section(
-        slug=slug,
-        panel=panel,
-        finding=finding(panel),
-        table=table,
-        pictures=tuple(pictures),
-        classes=_classes(panel, shown),
-        compared=[_short(panel, group) for group in shown],
-        chosen=[_chosen(panel, group) for group in panel.students],
-        settings=_settings(panel),
-    )
-
-
-def embedded(svg: Path, png: Path, prefix: str, alt: str) -> Markup:
-    """A figure for inside the page: the SVG in the page's own colours, or the PNG where the SVG is the heavier one.
-
-    Ids are prefixed, since those of two figures in one document would collide.
-    """
-    if svg.stat().st_size > _HEAVY and png.stat().st_size * 4 / 3 < svg.stat().st_size:
-        data = base64.b64encode(png.read_bytes()).decode()
-        return Markup('<img class="raster" src="data:image/png;base64,{}" alt="{}">').format(data, alt)
-    text = svg.read_text(encoding="utf-8")
-    view_box = re.search(r'viewBox="[^"]*"', text)
-    body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
-    body = body[body.index(">") + 1 :]
-    body = re.sub(r'\bid="', f'id="{prefix}-', body)
-    body = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}-", body)
-    for colour, variable in _VARIABLES.items():
-        body = body.replace(colour, f"var({variable})")
-    opening = Markup('<svg role="img" aria-label="{}" {}>').format(alt, Markup(view_box[0] if view_box else ""))
-    return opening + Markup(body)
-
-
-def _words(name: str, panel: Panel, table: tables.ResultTable) -> tuple[str, str, str]:
-    """Title, caption and alternative text of a figure."""
-    names = " and ".join(pair_name(group) for group, _ in plots.compared(panel))
-    worst = worst_name(panel)
-    best = "; ".join(
-        f"{pair_name(cell.group)}: {plus_minus(cell.worst)} percent, balanced {plus_minus(cell.balanced)} percent"
-        for cell in sorted(table.cells, key=lambda cell: -(cell.worst.mean if cell.worst else -1.0))[:3]
-    )
-    lowest = "; ".join(
-        f"{pair_name(group)}: lowest recall {percent(float(recall.min()))} percent, "
-        f"class {panel.class_names[int(recall.argmin())]}"
-        for group, _ in plots.compared(panel)
-        if group.metrics(panel.split) and not np.isnan(recall := plots.mean_recall(group, panel)).any()
-    )
-    words: dict[str, Callable[[], tuple[str, str, str]]] = {
-        "plane": lambda: (
-            f"{worst[0].upper()}{worst[1:]} against balanced accuracy",
-            "Up is better for the weakest class, right is better on average over classes. Each point is a mean over "
-            "repeats and the bars are standard errors. A dashed line joins the points that no other beats on both, "
-            "where there are several.",
-            f"Scatter plot of {worst} against balanced accuracy on {panel.split_name}. Highest: {best}.",
-        ),
-        "recalls": lambda: (
-            "Recall of each class",
-            "Classes from the most training examples to the fewest; means over repeats. The dotted lines mark each "
-            "model’s lowest class. It can lie above the worst-class accuracy of the table, which takes the lowest "
-            "class of every repeat anew.",
-            f"Recall of each class from head to tail for {names}. {lowest}.",
-        ),
-        "multipliers": lambda: (
-            "Multipliers over training",
-            "λ is the weight that the robust objective gives to each class; it starts equal (dotted) and grows where "
-            f"the model errs on validation. Means over repeats; the classes that end highest are named, the rest grey. "
-            f"The teacher comes first, then the students, best on validation first (at most {plots.TRACES} plots).",
-            "Line plots of each class’s multiplier over epochs for the robust teacher and students.",
-        ),
-        "curves": lambda: (
-            "Learning curves",
-            "Accuracy on validation after each epoch; the bands are standard errors over repeats. No epoch is picked "
-            "from these curves: the model is always the last one.",
-            "Line plots of worst-class and balanced validation accuracy by epoch, standard against robust.",
-        ),
-    }
-    return words[name]()
-
-
-def _classes(panel: Panel, shown: list[Group]) -> list[dict[str, Any]]:
-    """One row a class, head to tail: counts, and for each compared group its recall and Wilson interval."""
-    columns = []
-    for group in shown:
-        found = group.metrics(panel.split)
-        # The repeats share one test sample, so its size stays that of one: the interval is for the mean recall on it.
-        mean = np.mean([metrics.correct for metrics in found], axis=0)
-        scores = Scores(np.asarray(mean), np.asarray(found[0].counts, dtype=np.int64))
-        columns.append((scores.per_class, scores.wilson()))
-    tested = shown[0].metrics(panel.split)[0].counts if shown else []
-    rows = []
-    for index in plots.class_order(panel) if shown else []:
-        cells = [
-            {"recall": float(recall[index]), "low": float(interval[index, 0]), "high": float(interval[index, 1])}
-            for recall, interval in columns
-        ]
-        change = cells[1]["recall"] - cells[0]["recall"] if len(cells) == 2 else None
-        rows.append(
-            {
-                "name": panel.class_names[index],
-                "train": panel.train_counts[index],
-                "tested": tested[index],
-                "cells": cells,
-                "change": change,
-            }
-        )
-    return rows
-
-
-def _short(panel: Panel, group: Group) -> str:
-    """A column heading; the finding above the table says which combination the best robust student is."""
-    if group is panel.plain:
-        return "Plain distillation"
-    return "Best robust student" if group is panel.best_robust else pair_name(group)
-
-
-def _chosen(panel: Panel, group: Group) -> dict[str, str]:
-    on_validation, on_test = group.estimate(panel.worst, "val"), group.estimate(panel.worst, "test")
-    compared = [pair for pair in group.candidates if pair != (group.temperature, group.validation_temperature)]
-    gap = on_validation.mean - on_test.mean if on_validation and on_test else None
-    return {
-        "pair": pair_name(group),
-        "temperature": _temperatures(group.temperature, group.validation_temperature),
-        "others": ", ".join(_temperatures(*pair) for pair in compared) or "none",
-        "n": str(len(group.records)),
-        "validation": plus_minus(on_validation),
-        "test": plus_minus(on_test),
-        "gap": "–" if gap is None else f"{100 * gap:+.1f}".replace("-", "−"),
-    }
-
-
-def _temperatures(targets: float | None, validation: float | None) -> str:
-    if targets is None:
-        return "–"
-    return f"{targets:g}" if validation is None or validation == targets else f"{targets:g} (validation {validation:g})"
-
-
-def _settings(panel: Panel) -> list[tuple[str, str, str]]:
-    """(setting, teachers' values, students' values), each value once."""
-    teachers = _merged(_facts(record) for group in panel.teachers for record in group.records)
-    students = _merged(_facts(record) for group in panel.students for record in group.records)
-    return [(key, teachers.get(key, "–"), students.get(key, "–")) for key in dict.fromkeys([*teachers, *students])]
-
-
-def _facts(record: Record) -> dict[str, Any]:
-    spec = record.spec
-    names = {"train": "training data’s fingerprint", "val": "validation data’s fingerprint"}
-    data = {
-        names.get(key, key.replace("_", " ")): value for key, value in spec.data.model_dump().items() if key != "name"
-    }
-    facts = {
-        "data": spec.data.name,
-        **data,
-        "training examples": sum(record.train_counts),
-        "classes": len(record.class_names),
-        "model": spec.model,
-        "parameters": record.parameters,
-        "multipliers’ risk": spec.risk,
-        **{
-            "recipe" if key == "name" else key.replace("_", " "): value
-            for key, value in spec.recipe.model_dump().items()
-        },
-        "seed": spec.seed,
-        "threads": spec.threads,
-    }
-    if spec.distillation is not None:
-        facts["teacher view"] = spec.distillation.teacher_view
-    return facts
-
-
-def _merged(found: Iterable[dict[str, Any]]) -> dict[str, str]:
-    """Every value that a key takes, in order of appearance; long lists are cut."""
-    values: dict[str, list[str]] = defaultdict(list)
-    for facts in found:
-        for key, value in facts.items():
-            text = (
-                f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) and value > 9999 else str(value)
-            )
-            if value is not None and text not in values[key]:
-                values[key].append(text)
-    return {key: ", ".join(kept[:8]) + (", …" if len(kept) > 8 else "") for key, kept in values.items() if kept}
+def _environment(record: Record) -> dict[str, Any]:
+    """Where it ran; of the date the day, or a page of many runs would list every second."""
+    facts = record.environment
+    return {**facts, "date": str(facts["date"])[:10]} if facts.get("date") else facts
 
 
 def _duration(seconds: float) -> str:

@@ -10,8 +10,9 @@ import io
 import re
 import warnings
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -21,90 +22,73 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from robustdistill.experiments.journal import Record, history
 from robustdistill.experiments.select import Group
+from robustdistill.report.fronts import families, is_teacher
 from robustdistill.report.panels import Panel, objective_name, objective_order, pair_name, row_name, worst_name
+from robustdistill.report.style import (
+    BLUE,
+    GREEN,
+    GRID,
+    INK,
+    MARKERS,
+    MUTED,
+    OBJECTIVES,
+    ORANGE,
+    PAPER,
+    PURPLE,
+    SKY,
+    SPARE,
+    STYLE,
+    VERMILLION,
+    styled,
+)
 
 FloatArray = npt.NDArray[np.float64]
-PlotT = TypeVar("PlotT", bound=Callable[..., Any])
 
-# The page replaces all of these by variables of its colour scheme; the first four must not be used for data.
-INK, MUTED, GRID, PAPER = "#1f2429", "#69727d", "#dde1e6", "#ffffff"
-BLUE, GREEN, VERMILLION, PURPLE, ORANGE, SKY = "#0072b2", "#009e73", "#d55e00", "#cc79a7", "#e69f00", "#56b4e9"
-
-_OBJECTIVES = {"standard": BLUE, "balanced": GREEN, "robust": VERMILLION}
-_SPARE = (PURPLE, ORANGE, SKY, "#999933", "#882255", "#44aa99")
-_MARKERS = "o^DvPX<>ph*d8H"
 _WIDTH = 7.2
-_STYLE: Any = {
-    "font.family": ["DejaVu Sans"],
-    "font.size": 9,
-    "text.color": INK,
-    # Class names are other people's text: a dollar sign in one must not start a formula.
-    "text.parse_math": False,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.facecolor": PAPER,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.7,
-    "figure.facecolor": PAPER,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "lines.linewidth": 1.6,
-    "svg.fonttype": "none",
-}
 # Beyond this many classes bars become thinner than they can be read, beyond the second even one dot a class.
 _BARS, _DOTS = 24, 120
 _LABELLED = 6
 TRACES = 6
 
 
-def _styled(function: PlotT) -> PlotT:
-    return matplotlib.rc_context(_STYLE)(function)
+# Of the Pareto fronts of the families, in their order; the page has the same as stroke-dasharray.
+FRONT_STYLES: tuple[Any, ...] = ((0, (5, 2)), (0, (1, 1.5)), (0, (7, 2, 1, 2)), "-")
 
 
-@_styled
+@styled
 def plane(panel: Panel) -> Figure | None:
     """Worst-class against balanced accuracy, a point for each combination: means over repeats ± standard error.
 
-    Teachers are hollow squares; what was trained without one in the student's architecture is grey. The line joins the
-    means that no other mean beats on both axes.
+    Teachers are hollow squares; what was trained without one in the student's architecture is grey. A line joins, for
+    the teachers and for each family of students, the means that no other mean of the family beats on both axes.
     """
-    points = []
-    for group in panel.groups:
-        x, y = panel.estimate(group, "balanced"), panel.estimate(group)
-        if x is not None and y is not None and np.isfinite([x.mean, y.mean]).all():
-            points.append((group, x, y))
+    found = families(panel)
+    points = [point for family in found for point in family.points]
     if not points:
         return None
-    kinds = list(dict.fromkeys(row_name(group, panel) for group in panel.groups if not _is_teacher(group, panel)))
-    kinds.sort(key=lambda kind: not kind.startswith("Student: "))  # The paper's own keep their markers beside others.
-    crowded = len(kinds) > 5
+    markers = kind_markers(panel)
+    crowded = len(markers) > 5
     figure = _figure(5.6 if crowded else 4.7)
     axes = figure.subplots()
-    colours = _objective_colours([group.teacher_objective for group, _, _ in points])
-    markers = {kind: _MARKERS[index % len(_MARKERS)] for index, kind in enumerate(kinds)}
-    front = pareto([(x.mean, y.mean) for _, x, y in points])
-    line: dict[str, Any] = {"color": MUTED, "linewidth": 1.2, "linestyle": (0, (4, 2))}
-    axes.plot(*zip(*front, strict=True), zorder=1, **line)
-    for group, x, y in points:
-        teacher = _is_teacher(group, panel)
+    colours = objective_colours([point.group.teacher_objective for point in points])
+    fronts = []
+    for number, family in enumerate(found):
+        if len(family.front) > 1:
+            style = FRONT_STYLES[number % len(FRONT_STYLES)]
+            line: dict[str, Any] = {"color": MUTED, "linewidth": 1.2, "linestyle": style}
+            axes.plot(*zip(*family.front, strict=True), zorder=1, **line)
+            fronts.append(Line2D([], [], label=f"front: {family.name}", **line))
+    for point in points:
+        group = point.group
+        teacher = is_teacher(group, panel)
         colour = colours[group.teacher_objective] if teacher or group.role == "student" else MUTED
         axes.errorbar(
-            x.mean,
-            y.mean,
-            xerr=x.error,
-            yerr=y.error,
+            point.x.mean,
+            point.y.mean,
+            xerr=point.x.error,
+            yerr=point.y.error,
             color=colour,
             marker="s" if teacher else markers[row_name(group, panel)],
             markersize=9 if teacher else 7.5,
@@ -121,18 +105,17 @@ def plane(panel: Panel) -> Figure | None:
     axes.margins(0.08)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(_percent_axis())
-    by_marker = [_marker(markers[kind], _marker_name(kind), INK) for kind in kinds]
+    by_marker = [_marker(marker, marker_name(kind), INK) for kind, marker in markers.items()]
     if panel.teachers:
         by_marker.insert(0, _marker("s", "teacher itself", INK, hollow=True))
-    if len(front) > 1:
-        by_marker.append(Line2D([], [], label="Pareto front of the means", **line))
+    by_marker += fronts
     by_colour = [_marker("o", objective_name(name), colour) for name, colour in colours.items()]
     figure.legend(
         handles=by_colour,
         title="Teacher (colour)",
         loc="outside upper left" if crowded else "outside lower left",
         alignment="left",
-        ncols=len(by_colour) if crowded else 1,
+        ncols=min(len(by_colour), 4) if crowded else 1,
     )
     figure.legend(
         handles=by_marker,
@@ -144,26 +127,19 @@ def plane(panel: Panel) -> Figure | None:
     return figure
 
 
-def _is_teacher(group: Group, panel: Panel) -> bool:
-    """Whether a group is the panel's teacher, and not its student's architecture trained on labels."""
-    return group.role == "teacher" and group.model == panel.teacher_model
+def kind_markers(panel: Panel) -> dict[str, str]:
+    """Row of the table -> matplotlib marker, for all that is not the teacher itself."""
+    kinds = list(dict.fromkeys(row_name(group, panel) for group in panel.groups if not is_teacher(group, panel)))
+    kinds.sort(key=lambda kind: not kind.startswith("Student: "))  # The paper's own keep their markers beside others.
+    return {kind: MARKERS[index % len(MARKERS)] for index, kind in enumerate(kinds)}
 
 
-def _marker_name(kind: str) -> str:
+def marker_name(kind: str) -> str:
     """A row's name, short enough for a legend of two columns."""
     return kind.removeprefix("Student: ").removesuffix(", student: standard").replace(", student’s architecture", "")
 
 
-def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The points that no other beats in one coordinate without losing in the other, by the first coordinate."""
-    front: list[tuple[float, float]] = []
-    for point in sorted(set(points), reverse=True):
-        if not front or point[1] > front[-1][1]:
-            front.append(point)
-    return front[::-1]
-
-
-@_styled
+@styled
 def recalls(panel: Panel) -> Figure | None:
     """Recall of each class, head to tail, plain distillation against the best robust student, means over repeats.
 
@@ -225,14 +201,14 @@ def _many_classes(
     axes.set_xlabel(f"Class by rank, and its number of training examples ({each})")
 
 
-@_styled
+@styled
 def traces(panel: Panel) -> Figure | None:
     """The multipliers λ over epochs, a plot for the robust teacher and for each robust student; means over repeats."""
     groups = sorted((g for g in panel.students if g.robust), key=lambda group: -panel.on_validation(group))
     teachers = [group for group in panel.teachers if group.robust]
     # The best of each come first; what does not fit is left out, and the page's caption says which are shown.
-    shown = [(group, trace) for group in [*teachers[:1], *groups] if (trace := mean_multipliers(group)) is not None]
-    shown = shown[:TRACES]
+    found = ((group, mean_multipliers(group)) for group in [*teachers[:1], *groups])
+    shown = list(islice(((group, trace) for group, trace in found if trace is not None), TRACES))
     if not shown:
         return None
     columns = min(2, len(shown))
@@ -265,22 +241,15 @@ def _trace(axes: Axes, trace: FloatArray, names: list[str], top: float) -> None:
     positions = spread([float(trace[-1, index]) for index in heaviest], gap=0.085 * top, ceiling=top)
     for index, colour, height in zip(heaviest, palette, positions, strict=False):
         axes.plot(epochs, trace[:, index], color=colour)
-        axes.annotate(
-            names[index],
-            (epochs[-1], float(trace[-1, index])),
-            xytext=(1.03, height),
-            textcoords=("axes fraction", "data"),
-            color=colour,
-            fontsize=7.5,
-            va="center",
-            annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 1},
-        )
+        beside = axes.get_yaxis_transform()  # x in shares of the plot's width
+        ends = [float(trace[-1, index]), height]
+        axes.plot([1.0, 1.025], ends, color=colour, linewidth=0.6, transform=beside, clip_on=False)
+        axes.text(1.03, height, names[index], color=colour, fontsize=7.5, va="center", transform=beside)
     axes.margins(x=0.01)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 
 
-@_styled
+@styled
 def curves(panel: Panel) -> Figure | None:
     """Validation accuracy by epoch, standard against robust: worst-class, balanced; mean ± standard error."""
     shown: list[tuple[str, FloatArray, FloatArray, str, Any]] = []
@@ -290,9 +259,10 @@ def curves(panel: Panel) -> Figure | None:
         (panel.teacher("standard"), BLUE, (0, (4, 2))),
         (panel.teacher("robust"), VERMILLION, (0, (4, 2))),
     ):
-        if group is not None and (epochs := min(len(record.history) for record in group.records)) > 0:
+        lines = [] if group is None else [history(record) for record in group.records]
+        if group is not None and (epochs := min(map(len, lines))) > 0:
             worst, balanced = (
-                np.array([[getattr(line, key) for line in record.history[:epochs]] for record in group.records])
+                np.array([[getattr(line, key) for line in each[:epochs]] for each in lines])
                 for key in ("worst_class", "balanced")
             )
             shown.append((pair_name(group), worst, balanced, colour, style))
@@ -330,9 +300,14 @@ def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     """Writes `name`.svg (text as text) and `name`.png below `folder`; the same figure gives the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     svg, png = folder / f"{name}.svg", folder / f"{name}.png"
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
         # A script that the bundled font lacks is drawn by the reader's own font in the SVG.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
+        # Laid out once for both files: without a layout engine, saving neither lays out nor draws a first time for it.
+        engine = figure.get_layout_engine()
+        if engine is not None:
+            engine.execute(figure)
+        figure.set_layout_engine(None)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
         svg.write_text(buffer.getvalue(), encoding="utf-8")
@@ -361,13 +336,17 @@ def class_order(panel: Panel) -> npt.NDArray[np.intp]:
 
 def mean_multipliers(group: Group) -> FloatArray | None:
     """(epochs, C) mean of λ over repeats, cut to the shortest history; None where none was recorded."""
-    found = [[line.multipliers for line in record.history if line.multipliers is not None] for record in group.records]
+    found = [_multipliers(record) for record in group.records]
     found = [trace for trace in found if trace]
     if not found:
         return None
     epochs = min(len(trace) for trace in found)
     mean: FloatArray = np.mean([np.array(trace[:epochs], dtype=np.float64) for trace in found], axis=0)
     return mean
+
+
+def _multipliers(record: Record) -> list[list[float]]:
+    return [line.multipliers for line in history(record) if line.multipliers is not None]
 
 
 def spread(heights: Sequence[float], gap: float, ceiling: float = float("inf")) -> list[float]:
@@ -398,10 +377,11 @@ def _figure(height: float) -> Figure:
     return Figure(figsize=(_WIDTH, height), layout="constrained")
 
 
-def _objective_colours(objectives: Sequence[str | None]) -> dict[str | None, str]:
+def objective_colours(objectives: Sequence[str | None]) -> dict[str | None, str]:
+    """A colour for each objective of a teacher, in the order of legends; the paper's three keep theirs."""
     names = sorted(set(objectives), key=lambda name: objective_order(name or "~"))
-    spare = iter(_SPARE * (len(names) // len(_SPARE) + 1))
-    return {name: _OBJECTIVES[name] if name in _OBJECTIVES else next(spare) for name in names}
+    spare = iter(SPARE * (len(names) // len(SPARE) + 1))
+    return {name: OBJECTIVES[name] if name in OBJECTIVES else next(spare) for name in names}
 
 
 def _marker(marker: str, label: str, colour: str, hollow: bool = False) -> Line2D:

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from robustdistill.experiments.journal import Record
 from robustdistill.experiments.select import Estimate, Group, choose
+from robustdistill.report.escaping import latex_text, markdown_text
 from robustdistill.report.panels import (
     LABEL_ORDER,
     Panel,
@@ -127,17 +128,18 @@ def uneven(table: ResultTable) -> bool:
 
 def markdown(table: ResultTable) -> str:
     """A Markdown table with its notes; the best worst-class accuracy is bold."""
-    lines = [f"**{_md(_caption(table))}**", ""]
-    lines.append("| | " + " | ".join(f"{_md(name)} teacher" for name in table.columns) + " |")
+    lines = [f"**{markdown_text(_caption(table))}**", ""]
+    lines.append("| | " + " | ".join(f"{markdown_text(name)} teacher" for name in table.columns) + " |")
     lines.append("|---|" + "---:|" * len(table.columns))
+    each = uneven(table)
     for row in table.rows:
         cells = []
         for cell in row.cells:
-            above, below = (_md(line) for line in cell_lines(cell, uneven(table)))
+            above, below = (markdown_text(line) for line in cell_lines(cell, each))
             above = f"**{above}**" if cell and cell.best else above
             cells.append(f"{above}<br>{below}" if below else above)
-        lines.append(f"| {_md(row.label)} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", *(_md(note) + "  " for note in table.notes)]).rstrip() + "\n"
+        lines.append(f"| {markdown_text(row.label)} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", *(markdown_text(note) + "  " for note in table.notes)]).rstrip() + "\n"
 
 
 def terminal(table: ResultTable) -> RichTable:
@@ -146,10 +148,11 @@ def terminal(table: ResultTable) -> RichTable:
     result.add_column("")
     for name in table.columns:
         result.add_column(Text(f"{name}\nteacher"), justify="right")
+    each = uneven(table)
     for row in table.rows:
         cells = []
         for cell in row.cells:
-            above, below = cell_lines(cell, uneven(table))
+            above, below = cell_lines(cell, each)
             text = Text(above, style="bold green" if cell and cell.best else "")
             cells.append(text.append(f"\n{below}", style="not bold dim") if below else text)
         result.add_row(Text(row.label), *cells, end_section=row is table.rows[0])
@@ -159,15 +162,16 @@ def terminal(table: ResultTable) -> RichTable:
 def latex(table: ResultTable) -> str:
     """A booktabs tabular, two lines a row."""
     lines = [rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}", r"\toprule"]
-    lines.append(" & " + " & ".join(_tex(name) for name in table.columns) + r" \\ \midrule")
+    lines.append(" & " + " & ".join(latex_text(name) for name in table.columns) + r" \\ \midrule")
+    each = uneven(table)
     for row in table.rows:
-        pairs = [[_tex(line) for line in cell_lines(cell, uneven(table))] for cell in row.cells]
+        pairs = [[latex_text(line) for line in cell_lines(cell, each)] for cell in row.cells]
         above = [
             rf"\textbf{{{top}}}" if cell and cell.best else top for cell, (top, _) in zip(row.cells, pairs, strict=True)
         ]
-        lines.append(f"{_tex(row.label)} & " + " & ".join(above) + r" \\")
+        lines.append(f"{latex_text(row.label)} & " + " & ".join(above) + r" \\")
         lines.append(" & " + " & ".join(below for _, below in pairs) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}", *(f"% {_tex(note)}" for note in table.notes)]
+    lines += [r"\bottomrule", r"\end{tabular}", *(f"% {latex_text(note)}" for note in table.notes)]
     return "\n".join(lines) + "\n"
 
 
@@ -276,23 +280,3 @@ def _notes(panel: Panel, counts: Sequence[int], cells: Sequence[Cell]) -> tuple[
 
 def _caption(table: ResultTable) -> str:
     return f"{table.title}: {table.worst_name} (balanced accuracy) on {table.split_name}, percent, {table.repeats}"
-
-
-def _md(text: str) -> str:
-    for character in "\\|*<>_`[]":
-        text = text.replace(
-            character, f"\\{character}" if character not in "<>" else {"<": "&lt;", ">": "&gt;"}[character]
-        )
-    return text.replace("\n", " ")
-
-
-def _tex(text: str) -> str:
-    special = {
-        "\\": r"\textbackslash{}",
-        "±": r"$\pm$",
-        "α": r"$\alpha$",
-        "→": r"$\to$",
-        "−": "--",
-        "√": r"$\sqrt{\,}$",
-    }
-    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
