@@ -14,10 +14,6 @@ class DivergedError(RuntimeError):
     """Training produced a loss or a risk that is not finite; the message says which setting to lower."""
 
 
-class WorkerDiedError(RuntimeError):
-    """A process that trained a run was killed from outside, most often because memory ran short."""
-
-
 class StaleStoreError(RuntimeError):
     """A stored result belongs to another model, data set or setting than the one asked for."""
 

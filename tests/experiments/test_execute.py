@@ -2,13 +2,10 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,27 +13,22 @@ from typing import Any
 import pytest
 
 import robustdistill
-from robustdistill.errors import InputError, WorkerDiedError
-from robustdistill.experiments import journal
-from robustdistill.experiments.execute import (
-    Outcome,
-    _run_pooled,
-    default_workers,
-    load_data,
-    refuse_other_runs,
-    run_all,
-    run_job,
-)
-from robustdistill.experiments.grid import Comparison, DataSource, Job
+from robustdistill.errors import InputError
+from robustdistill.experiments import execute, journal
+from robustdistill.experiments.execute import Outcome, default_workers, run_all, run_task, seconds_left, tasks
+from robustdistill.experiments.executors import Died, Executor, Local
+from robustdistill.experiments.grid import DataSource, Grid, Job, specs
+from robustdistill.experiments.lease import LEASE, Leases
+from robustdistill.predictions import Predictions
 from robustdistill.training.recipe import Recipe
 from robustdistill.training.run import Run
 from robustdistill.training.step import TrainStep
 
 RECIPE = Recipe.named("digits-lt").with_(epochs=2, every=4)
-PLAN = Comparison(
+GRID = Grid(
     data=DataSource("digits-lt"),
-    teacher="convnet-4",
-    student="convnet-2",
+    teachers=("convnet-4",),
+    students=("convnet-2",),
     recipe=RECIPE,
     teacher_objectives=("standard", "robust"),
     student_objectives=("balanced", "robust"),
@@ -54,43 +46,66 @@ def record(folder: Path) -> dict[str, Any]:
     return found
 
 
+def timeless(outcomes: list[Outcome]) -> dict[str, Outcome]:
+    return {outcome.hash: replace(outcome, seconds=None) for outcome in outcomes}
+
+
 def test_workers_give_the_bits_of_one_process(tmp_path: Path) -> None:
-    jobs = PLAN.jobs()
+    jobs = GRID.jobs()
     assert len(jobs) == 8
+    begun: list[Job] = []
     seen: list[Outcome] = []
-    alone = run_all(jobs, tmp_path / "one", workers=1, command="a command", on_done=seen.append)
-    pooled = run_all(jobs, tmp_path / "two", workers=2, command="a command", on_done=seen.append)
-    assert [outcome.job for outcome in pooled] == [outcome.job for outcome in alone] == jobs
-    assert pooled == alone
-    assert all(outcome.error is None for outcome in alone)
-    assert seen[: len(jobs)] == alone
-    assert {outcome.job.name for outcome in seen[len(jobs) :]} == {job.name for job in jobs}
-    for job in jobs:
-        one, two = tmp_path / "one" / job.name, tmp_path / "two" / job.name
+    alone = run_all(jobs, tmp_path / "one", command="a command", on_start=begun.append, on_done=seen.append)
+    assert begun == [outcome.job for outcome in alone] == jobs
+    assert seen == alone
+    assert all(outcome.error is None and outcome.ran for outcome in alone)
+    pooled = run_all(jobs, tmp_path / "two", executor=Local(2), command="a command")
+    assert timeless(pooled) == timeless(alone)
+    for outcome in alone:
+        one, two = tmp_path / "one" / outcome.hash, tmp_path / "two" / outcome.hash
         assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
         assert record(one) == record(two)
-    assert {path.name for path in (tmp_path / "two").iterdir()} == {job.name for job in jobs}
+    assert {path.name for path in (tmp_path / "two").iterdir()} == {outcome.hash for outcome in alone}
+    assert list((tmp_path / "two").rglob(LEASE)) == []
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Outcome]]:
     root = tmp_path_factory.mktemp("done")
-    return root, run_all(PLAN.jobs(), root, command="make demo")
+    return root, run_all(GRID.jobs(), root, command="make demo")
 
 
 def test_what_is_recorded(done: tuple[Path, list[Outcome]]) -> None:
     root, outcomes = done
-    records = {found.name: found for found in journal.scan(root)}
-    assert records.keys() == {job.name for job in PLAN.jobs()}
+    records = {found.hash: found for found in journal.scan(root)}
+    planned = specs(GRID.jobs(), execute.load_data(GRID.data))
+    assert records.keys() == {spec.hash for spec in planned.values()} == {outcome.hash for outcome in outcomes}
     for outcome in outcomes:
-        found = json.loads((root / outcome.job.name / "record.json").read_text())
-        assert (found["repeat"], found["command"]) == (0, "make demo")
-        assert sum(found["metrics"]["test"]["counts"]) == 398
-        assert found["metrics"]["val"]["worst_class"] == outcome.worst_class
-        assert found["metrics"]["val"]["balanced"] == outcome.balanced
+        found = records[outcome.hash]
+        assert found.path == root / outcome.hash
+        assert (found.name, found.repeat, found.command) == (outcome.job.name, 0, "make demo")
+        assert found.metrics.test is not None
+        assert found.metrics.val is not None
+        assert sum(found.metrics.test.counts) == 398
+        assert found.metrics.val.worst_class == outcome.worst_class
+        assert found.metrics.val.balanced == outcome.balanced
+        assert found.spec == planned[outcome.job]
+        assert Run.load(root / outcome.hash).record()["name"] == outcome.job.name
+
+
+def test_teachers_keep_their_predictions(done: tuple[Path, list[Outcome]]) -> None:
+    root, outcomes = done
+    for outcome in outcomes:
+        folder = root / outcome.hash / "predictions"
         if outcome.job.teacher is not None:
-            teacher = json.loads((root / outcome.job.teacher.name / "record.json").read_text())
-            assert found["spec"]["distillation"]["teacher"] == teacher["hash"]
+            assert not folder.exists()
+            continue
+        metrics = journal.scan(root / outcome.hash)[0].metrics
+        for split, kept in (("val", metrics.val), ("test", metrics.test)):
+            table = Predictions.read(folder / f"{split}.npz")
+            assert kept is not None
+            assert table.kind == "logits"
+            assert table.evaluate().correct.tolist() == kept.correct
 
 
 def test_nothing_is_done_twice(done: tuple[Path, list[Outcome]], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,66 +116,83 @@ def test_nothing_is_done_twice(done: tuple[Path, list[Outcome]], monkeypatch: py
         raise AssertionError("trained again")
 
     monkeypatch.setattr(TrainStep, "__call__", step)
-    assert run_all(PLAN.jobs(), root, command="another command") == outcomes
+    again = run_all(GRID.jobs(), root, command="another command")
+    assert timeless(again) == {hash_: replace(out, ran=False) for hash_, out in timeless(outcomes).items()}
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()} == before
+
+
+def test_another_grid_shares_the_runs_that_both_have(done: tuple[Path, list[Outcome]]) -> None:
+    root, outcomes = done
+    other = replace(GRID, student_objectives=("robust", "tradeoff:0"), validation_labels=("one-hot",))
+    found = tasks(other.jobs(), root)
+    assert {task.hash for task in found} < {outcome.hash for outcome in outcomes}
 
 
 def test_a_run_that_lost_its_test_scores_gets_them_back(done: tuple[Path, list[Outcome]]) -> None:
     """Interrupted between training and evaluation."""
-    root, _ = done
-    job = PLAN.jobs()[0]
-    path = root / job.name / "record.json"
+    root, outcomes = done
+    path = root / outcomes[0].hash / "record.json"
     found = json.loads(path.read_text())
     scores = found["metrics"].pop("test")
     path.write_text(json.dumps(found))
-    run_job(job, root)
+    assert run_all(GRID.jobs()[:1], root)[0].ran
     again = json.loads(path.read_text())
     assert again["metrics"]["test"] == scores
-    assert (again["repeat"], again["command"]) == (0, "make demo")
+    assert (again["name"], again["repeat"], again["command"]) == (outcomes[0].job.name, 0, "make demo")
 
 
-def failing(root: Path) -> tuple[list[Job], Job]:
-    """A plan, and its teacher whose folder holds the run of somebody else."""
-    jobs = PLAN.jobs()
-    broken = jobs[0]
-    assert run_job(replace(broken, seed=77), root).error is None
-    return jobs, broken
+def wild_grid() -> tuple[list[Job], Job]:
+    """A grid, and its teacher that diverges."""
+    jobs = GRID.jobs()
+    wild = replace(jobs[0], recipe=RECIPE.with_(learning_rate=1e30))
+    mended = [replace(job, teacher=wild) if job.teacher == jobs[0] else job for job in jobs[1:]]
+    return [wild, *mended], wild
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_failure_stops_its_students_only(workers: int, tmp_path: Path) -> None:
-    jobs, broken = failing(tmp_path)
-    outcomes = {outcome.job: outcome for outcome in run_all(jobs, tmp_path, workers=workers)}
-    assert list(outcomes) == jobs
-    error = outcomes[broken].error
+def test_a_failure_stops_its_students_only_and_is_recorded(tmp_path: Path) -> None:
+    jobs, wild = wild_grid()
+    outcomes = {outcome.job: outcome for outcome in run_all(jobs, tmp_path, executor=Local(2), command="make demo")}
+    assert outcomes.keys() == set(jobs)
+    error = outcomes[wild].error
     assert error is not None
-    assert "already holds another run" in error
+    assert "learning_rate" in error
+    reason = json.loads((tmp_path / outcomes[wild].hash / "failed.json").read_text())
+    assert (reason["name"], reason["error"], reason["command"]) == (wild.name, error, "make demo")
     for job, outcome in outcomes.items():
-        if job.teacher == broken:
-            assert outcome == Outcome(job, error=f"its teacher {broken.name} failed")
-            assert not (tmp_path / job.name).exists()
-        elif job != broken:
-            assert outcome.error is None
-            assert Run.load(tmp_path / job.name).test is not None
+        if job.teacher == wild:
+            assert outcome.error == f"its teacher {wild.name} failed"
+            assert not outcome.ran
+            assert not (tmp_path / outcome.hash).exists()
+        elif job != wild:
+            assert Run.load(tmp_path / outcome.hash).test is not None
 
 
-def test_a_diverged_run_is_an_outcome(tmp_path: Path) -> None:
-    wild = replace(PLAN.jobs()[0], recipe=RECIPE.with_(learning_rate=1e30))
-    outcome = run_job(wild, tmp_path)
-    assert outcome.error is not None
-    assert "learning_rate" in outcome.error
-    assert not (tmp_path / wild.name / "record.json").exists()
+def test_what_failed_is_tried_again_only_when_asked(tmp_path: Path) -> None:
+    _, wild = wild_grid()
+    first = run_all([wild], tmp_path)[0]
+    again = run_all([wild], tmp_path)[0]
+    assert again == replace(first, ran=False)
+    retried = run_all([wild], tmp_path, retry_failed=True)[0]
+    assert retried.ran
+    assert retried.error == first.error
+    # A failure that has gone leaves nothing behind.
+    job = GRID.jobs()[0]
+    task = tasks([job], tmp_path)[0]
+    execute._record_failure(task, "the disk was full")
+    assert run_all([job], tmp_path)[0].error == "the disk was full"
+    assert run_all([job], tmp_path, retry_failed=True)[0].error is None
+    assert execute.failure(task.folder) is None
 
 
-def test_unknown_data_is_an_outcome(tmp_path: Path) -> None:
-    outcome = run_job(replace(PLAN.jobs()[0], data=DataSource("digits-lts")), tmp_path)
-    assert outcome.error is not None
-    assert "digits-lt" in outcome.error
+def test_unknown_data_are_refused_before_anything_is_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="digits-lt"):
+        run_all([replace(GRID.jobs()[0], data=DataSource("digits-lts"))], tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_model_that_breaks_is_an_outcome(tmp_path: Path) -> None:
     """A user's own code can raise anything; the other runs have nothing to do with it."""
-    outcome = run_job(replace(PLAN.jobs()[0], model="experiments.test_execute:breaks"), tmp_path)
+    outcome = run_all([replace(GRID.jobs()[0], model="experiments.test_execute:breaks")], tmp_path)[0]
     assert outcome.error is not None
     assert "out of luck" in outcome.error
 
@@ -169,25 +201,86 @@ def breaks() -> None:
     raise RuntimeError("out of luck")
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_student_without_its_teacher_is_refused(workers: int, tmp_path: Path) -> None:
-    student = PLAN.jobs()[1]
+def dies() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_fails_its_own_run_only(tmp_path: Path) -> None:
+    deadly = replace(GRID.jobs()[0], model="experiments.test_execute:dies", repeat=5)
+    outcomes = {o.job: o for o in run_all([deadly, *GRID.jobs()[:2]], tmp_path, executor=Local(1))}
+    assert outcomes[deadly].error == ("the process of this run was killed by signal 9 (SIGKILL): is memory short?")
+    assert [outcomes[job].error for job in GRID.jobs()[:2]] == [None, None]
+    assert json.loads((tmp_path / outcomes[deadly].hash / "failed.json").read_text())["error"].startswith("the process")
+
+
+def test_a_student_without_its_teacher_is_refused(tmp_path: Path) -> None:
+    student = GRID.jobs()[1]
     assert student.teacher is not None
-    code = (
-        "import pickle, sys; from pathlib import Path; from robustdistill.experiments.execute import run_all\n"
-        "from robustdistill.errors import InputError\n"
-        "job, root, workers = pickle.load(sys.stdin.buffer)\n"
-        "try: run_all([job], Path(root), workers=workers)\n"
-        "except InputError as error: print(error)\n"
-    )
-    result = subprocess.run(  # In a process of its own: it must not wait for ever for a teacher that nobody trains.
-        [sys.executable, "-c", code],
-        input=pickle.dumps((student, str(tmp_path), workers)),
-        capture_output=True,
-        timeout=12,
-        env=environment(),
-    )
-    assert student.teacher.name in result.stdout.decode(), result.stderr.decode()[-500:]
+    with pytest.raises(InputError, match=student.teacher.name):
+        run_all([student], tmp_path)
+
+
+def test_a_run_that_another_process_is_doing_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = GRID.jobs()[:2]
+    first, second = tasks(jobs, tmp_path)
+    other = Leases()
+    other.owner = {"host": "another-machine", "pid": 1, "started": None}
+    assert other.take(first.folder)
+    waits: list[float] = []
+
+    def finish_there(seconds: float) -> None:
+        waits.append(seconds)
+        run_task(first)
+        other.release(first.folder)
+
+    monkeypatch.setattr(execute.time, "sleep", finish_there)
+    outcomes = run_all(jobs, tmp_path)
+    assert len(waits) == 1
+    assert [(outcome.hash, outcome.ran) for outcome in outcomes] == [(first.hash, False), (second.hash, True)]
+
+
+def test_a_machine_with_other_data_is_refused(tmp_path: Path) -> None:
+    task = replace(tasks(GRID.jobs()[:1], tmp_path)[0], hash="0" * 12)
+    assert "are its data or the code of" in str(run_task(task).error)
+
+
+class Chained(Executor):
+    """As Ray: students are submitted with what their teacher will give, and both end together."""
+
+    chains = True
+
+    def __init__(self, lost: bool = False) -> None:
+        super().__init__()
+        self.order: list[tuple[Any, Any]] = []
+        self.lost = lost
+
+    @property
+    def free(self) -> int:
+        return 3 - len(self.order)
+
+    def submit(self, function: Any, task: Any, *, after: Any = None) -> None:
+        self.order.append((task, after))
+
+    def wait(self, timeout: float | None = None) -> list[tuple[Any, Any]]:
+        results: dict[str, Any] = {}
+        for task, after in self.order:
+            earlier = [results[after.hash]] if after is not None else []
+            results[task.hash] = Died(None, "a node went") if self.lost else run_task(task, *earlier)
+        done = [(task, results[task.hash]) for task, _ in self.order]
+        self.order.clear()
+        return done
+
+
+def test_students_can_be_chained_to_their_teacher(tmp_path: Path) -> None:
+    outcomes = run_all(GRID.jobs()[:4], tmp_path, executor=Chained())
+    assert [outcome.error for outcome in outcomes] == [None] * 4
+    jobs, _ = wild_grid()
+    failed = run_all(jobs[:3], tmp_path / "wild", executor=Chained())
+    assert [outcome.ran for outcome in failed] == [True, False, False]
+    lost = run_all(GRID.jobs()[:3], tmp_path / "lost", executor=Chained(lost=True))
+    assert lost[0].error == "a node went"
+    assert [outcome.error for outcome in lost[1:]] == [f"its teacher {lost[0].job.name} failed"] * 2
+    assert [path.parent.name for path in (tmp_path / "lost").rglob("failed.json")] == [lost[0].hash]
 
 
 def environment() -> dict[str, str]:
@@ -199,6 +292,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from robustdistill.experiments.execute import run_all
+from robustdistill.experiments.executors import make
 from robustdistill.experiments.grid import DataSource, Job
 from robustdistill.training.recipe import Recipe
 
@@ -207,37 +301,48 @@ quick = Job(DataSource("digits-lt"), "convnet-2", "standard", recipe, seed=0, re
 endless = replace(quick, recipe=recipe.with_(epochs=10**7), seed=1, repeat=1)
 if __name__ == "__main__":
     try:
-        run_all([quick, endless], Path(sys.argv[1]), workers=int(sys.argv[2]))
+        run_all([quick, endless], Path(sys.argv[1]), executor=make("local", int(sys.argv[2])))
     except KeyboardInterrupt:
         sys.exit(130)
 """
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_an_interrupt_keeps_what_was_finished(workers: int, tmp_path: Path) -> None:
-    """As a terminal does it: the signal goes to the whole process group."""
+@pytest.mark.parametrize(("workers", "how"), [(1, signal.SIGINT), (2, signal.SIGINT), (2, signal.SIGKILL)])
+def test_an_end_from_outside_keeps_what_was_finished(workers: int, how: signal.Signals, tmp_path: Path) -> None:
+    """Ctrl-C goes to the whole process group; kill -9 to the main process, whose workers must not live on."""
     (tmp_path / "script.py").write_text(SCRIPT)
     command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "runs"), str(workers)]
     with subprocess.Popen(
         command, env=environment(), start_new_session=True, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
-            finished = tmp_path / "runs" / "teacher_convnet-2_standard_r0" / "record.json"
-            deadline = time.monotonic() + 40
-            while not finished.exists() and process.poll() is None and time.monotonic() < deadline:
+            deadline = time.monotonic() + 120
+            while process.poll() is None and time.monotonic() < deadline and len(finished(tmp_path)) == 0:
                 time.sleep(0.05)
-            assert finished.exists(), process.stderr and process.stderr.read()
+            assert finished(tmp_path), process.stderr and process.stderr.read()
             time.sleep(0.5)
-            os.killpg(process.pid, signal.SIGINT)
-            _, errors = process.communicate(timeout=10)
+            if how is signal.SIGINT:
+                os.killpg(process.pid, how)
+            else:
+                process.kill()
+            _, errors = process.communicate(timeout=100)
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             raise
-    assert process.returncode == 130
-    assert errors == ""
-    assert [path.parent.name for path in (tmp_path / "runs").rglob("record.json")] == [finished.parent.name]
-    assert Run.load(finished.parent).test is not None
+    assert process.returncode == (130 if how is signal.SIGINT else -signal.SIGKILL)
+    if how is signal.SIGINT:
+        assert errors == ""
+    assert len(finished(tmp_path)) == 1
+    assert Run.load(finished(tmp_path)[0]).test is not None
+    deadline = time.monotonic() + 10
+    while workers_of(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert workers_of(process.pid) == []
+
+
+def finished(root: Path) -> list[Path]:
+    """The folders of runs that were evaluated on test."""
+    return [path.parent for path in (root / "runs").rglob("record.json") if '"test"' in path.read_text()]
 
 
 def workers_of(group: int) -> list[str]:
@@ -249,38 +354,26 @@ def workers_of(group: int) -> list[str]:
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
         except OSError:  # It ended meanwhile.
             continue
-        if int(fields[2]) == group and "spawn_main" in command:
+        if int(fields[2]) == group and "spawn_main" in command and fields[0] != "Z":
             found.append(command)
     return found
 
 
 def test_one_worker_for_each_core() -> None:
     assert 1 <= default_workers() <= (os.cpu_count() or 1)
+    assert default_workers(threads=10**6) == 1
 
 
-class KilledPool:
-    """As a pool whose worker was killed while it ran a job."""
-
-    def submit(self, *_: object) -> Future[Outcome]:
-        future: Future[Outcome] = Future()
-        future.set_exception(BrokenProcessPool("killed"))
-        return future
-
-
-def test_a_killed_worker_has_an_error_of_its_own(tmp_path: Path) -> None:
-    with pytest.raises(WorkerDiedError, match="was killed; is memory short"):
-        _run_pooled(KilledPool(), PLAN.jobs(), tmp_path, None, lambda outcome: None)  # type: ignore[arg-type]
-
-
-def test_another_comparison_in_the_same_folder_is_noticed_before_training(done: tuple[Path, list[Outcome]]) -> None:
-    root, _ = done
-    splits = load_data(PLAN.data)
-    refuse_other_runs(PLAN.jobs(), root, splits)
-    for changes, said in (
-        ({"recipe": RECIPE.with_(epochs=5)}, "recipe.epochs 2 -> 5"),
-        ({"threads": 2}, "threads 1 -> 2"),
-        ({"data": DataSource("digits-lt", pad=0)}, "data.pad None -> 0"),
-    ):
-        other = replace(PLAN, **changes)  # type: ignore[arg-type]
-        with pytest.raises(InputError, match=said):
-            refuse_other_runs(other.jobs(), root, load_data(other.data))
+def test_the_time_left_is_that_of_runs_of_the_same_kind() -> None:
+    teacher, student = GRID.jobs()[:2]
+    longer = replace(teacher, recipe=RECIPE.with_(epochs=4))
+    assert seconds_left([teacher], [], 1) is None
+    assert seconds_left([teacher], [Outcome(teacher, "a", error="no", seconds=3.0)], 1) is None
+    spent = [
+        Outcome(teacher, "a", seconds=10.0),
+        Outcome(teacher, "b", seconds=20.0),
+        Outcome(student, "c", seconds=3.0),
+    ]
+    assert seconds_left([teacher, student, student], spent, 1) == pytest.approx(15 + 3 + 3)
+    assert seconds_left([teacher, student, student], spent, 2) == pytest.approx(10.5)
+    assert seconds_left([longer], spent, 1) == pytest.approx(11)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import time
 from typing import Annotated
 
 import typer
@@ -15,12 +16,17 @@ from rich.logging import RichHandler
 from rich.text import Text
 
 import robustdistill as rd
-from robustdistill.cli import data
+from robustdistill.cli import data, shift, theory
+from robustdistill.cli.audit import audit
 from robustdistill.cli.demo import demo
 from robustdistill.cli.evaluate import evaluate, predict
-from robustdistill.cli.output import err_console, warn
+from robustdistill.cli.export import export
+from robustdistill.cli.grid import grid
+from robustdistill.cli.output import err_console, on_main_process, warn
+from robustdistill.cli.report import report
+from robustdistill.cli.reproduce import reproduce
 from robustdistill.cli.train import distill, train
-from robustdistill.errors import DivergedError, InputError, StaleStoreError, WorkerDiedError
+from robustdistill.errors import DivergedError, InputError, StaleStoreError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,7 +41,14 @@ app.command(epilog="Example: `robustdistill train --objective robust --out runs/
 app.command(epilog="Example: `robustdistill distill --teacher runs/teacher --validation-labels one-hot`")(distill)
 app.command(epilog="Example: `robustdistill predict runs/student --split val --out val.parquet`")(predict)
 app.command(epilog="Example: `robustdistill evaluate runs/student --split test`")(evaluate)
+app.command(epilog="Example: `robustdistill audit val.parquet --out audit`")(audit)
+app.command(epilog="Example: `robustdistill grid --plan plan.yaml --dry-run`")(grid)
+app.command(epilog="Example: `robustdistill reproduce table1 --data digits-lt --scale tiny`")(reproduce)
+app.command(epilog="Example: `robustdistill report runs/demo --out report`")(report)
+app.command(epilog="Example: `robustdistill export runs/student --onnx student.onnx --card README.md`")(export)
+app.add_typer(shift.app, name="shift")
 app.add_typer(data.app, name="data")
+app.add_typer(theory.app, name="theory")
 
 
 @app.callback(invoke_without_command=True)
@@ -52,15 +65,26 @@ def main() -> None:
         format="%(message)s",
         handlers=[RichHandler(console=err_console, show_path=False, show_time=False, show_level=False)],
     )
-    logging.getLogger("robustdistill").setLevel(logging.INFO)
+    logging.getLogger("robustdistill").setLevel(logging.INFO if on_main_process() else logging.CRITICAL)
     try:
         app()
     except (InputError, StaleStoreError) as error:
-        warn(Text.assemble(("error:", "bold red"), " ", _as_options(str(error))))
+        _fail("error:", error)
         sys.exit(2)
-    except (DivergedError, WorkerDiedError) as error:
-        warn(Text.assemble(("failed:", "bold red"), " ", _as_options(str(error))))
+    except DivergedError as error:
+        _fail("failed:", error)
         sys.exit(1)
+
+
+def _fail(word: str, error: Exception) -> None:
+    """Says what has failed; on one of several processes only if the main one does not.
+
+    Most of what one refuses all do. The main process has then said it within these seconds, and the launcher has ended
+    the others.
+    """
+    if not on_main_process():
+        time.sleep(10.0)
+    warn(Text.assemble((word, "bold red"), " ", _as_options(str(error))))
 
 
 def _as_options(message: str) -> str:

@@ -143,7 +143,14 @@ class RecipeOptions:
     every: Annotated[
         int | None, typer.Option(min=1, help="Steps between two updates of the multipliers.", show_default="recipe")
     ] = None
-    step_size: Annotated[float | None, typer.Option(help="Step size of the multipliers.", show_default="recipe")] = None
+    step_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="<float|auto>",
+            help="Step size of the multipliers; auto sets it and --decay, for runs of any length.",
+            show_default="recipe",
+        ),
+    ] = None
     decay: Annotated[
         float | None,
         typer.Option(help="Pull of the multipliers towards uniform; 0 is the paper's update.", show_default="recipe"),
@@ -156,12 +163,16 @@ class RecipeOptions:
         typer.Option(help="Arithmetic of the training step.", show_default="recipe"),
     ] = None
 
+    def given(self) -> dict[str, Any]:
+        """What was given on the command line; the recipe's name as "name"."""
+        return {"name" if key == "recipe" else key: value for key, value in vars(self).items() if value is not None}
+
     def chosen(self, data: str) -> Recipe:
         """The recipe named, or that of the data set, with what was given on the command line instead."""
         from robustdistill.training.recipe import resolve
 
-        changes = {key: value for key, value in vars(self).items() if key != "recipe" and value is not None}
-        return resolve(self.recipe, data).with_(**changes)
+        changes = self.given()
+        return resolve(changes.pop("name", None), data).with_(**changes)
 
 
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of initialisation, order and augmentation.")]

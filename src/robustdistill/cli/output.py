@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,8 +66,15 @@ def interruptible(kept: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as stopped:
-        warn(f"\ninterrupted: {str(stopped) or kept}; run the same command again to go on")
+        if on_main_process():
+            warn(f"\ninterrupted: {str(stopped) or kept}; run the same command again to go on")
         sys.exit(130)
+
+
+def on_main_process() -> bool:
+    """Whether this is the process that speaks: the only one, or the first of several that train together."""
+    ranks = (os.environ.get(name) for name in ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK"))
+    return next((rank for rank in ranks if rank is not None), "0") == "0"
 
 
 def say(silent: bool, text: str | Text) -> None:

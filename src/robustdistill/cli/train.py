@@ -30,7 +30,7 @@ from robustdistill.cli.options import (
     checked_device,
     grouped,
 )
-from robustdistill.cli.output import interruptible, print_json, print_scores, quieten, say, scores_json
+from robustdistill.cli.output import interruptible, on_main_process, print_json, print_scores, quieten, say, scores_json
 from robustdistill.errors import InputError
 
 if TYPE_CHECKING:
@@ -182,6 +182,8 @@ def _teacher(folder: str, train: Path | None, val: Path | None, model: str | Non
 
 
 def _finish(run: Run, splits: Splits, out: Path, quiet: bool, as_json: bool, *, follow_up: list[str]) -> None:
+    if not on_main_process():
+        return
     if run.test is None:
         run.test = rd.evaluate(run, splits.test)
         run.save(out)

@@ -1,214 +1,278 @@
-"""Running a comparison on this machine: worker processes that train one run each, teachers before their students."""
+"""Running a grid: each run once, a teacher before its students, whatever has failed or was killed before.
+
+A run's folder is named after its spec's hash, so grids that share a root share their runs. What was finished is not run
+again; what was interrupted goes on from its checkpoint; what another process is doing, on this machine or another one,
+is waited for.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
-import multiprocessing
 import os
-import signal
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from robustdistill.errors import InputError, WorkerDiedError
-from robustdistill.experiments.grid import DataSource, Job
-from robustdistill.training.spec import RECORD, differences
+from robustdistill.errors import InputError
+from robustdistill.experiments.executors import Died, Executor
+from robustdistill.experiments.grid import DataSource, Job, specs
+from robustdistill.experiments.lease import Leases
+from robustdistill.files import write_json
+from robustdistill.training.spec import RECORD
 
 if TYPE_CHECKING:
     from robustdistill.data.splits import Splits
 
-
 logger = logging.getLogger(__name__)
+
+FAILED = "failed.json"
+PREDICTIONS = "predictions"  # A teacher's tables of its predictions, val.npz and test.npz, in its run's folder.
+POLL_SECONDS = 1.0  # Between two looks at runs that another process is doing.
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: `error` is None where it finished; `worst_class` and `balanced` are on validation."""
+    """How a run ended: `error` is None where it finished; `worst_class` and `balanced` are on validation.
+
+    `hash` is that of its spec and names its folder. `ran` is False where nothing was trained: the run was finished or
+    had failed before, or its teacher failed.
+    """
 
     job: Job
+    hash: str
     worst_class: float | None = None
     balanced: float | None = None
+    seconds: float | None = None
     error: str | None = None
+    ran: bool = True
+
+
+@dataclass(frozen=True)
+class Task:
+    """A job with its place: what travels to a worker."""
+
+    job: Job
+    hash: str
+    folder: Path
+    teacher: Path | None
+    command: str | None
 
 
 def run_all(
     jobs: Sequence[Job],
     root: Path,
     *,
-    workers: int = 1,
+    executor: Executor | None = None,
     command: str | None = None,
+    retry_failed: bool = False,
+    on_start: Callable[[Job], None] = lambda job: None,
     on_done: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
-    """Runs every job in its folder below `root`; a finished one is not run again, an interrupted one goes on.
+    """Runs every job in `root`/<hash of its spec>.
 
-    A failed run does not stop the others, but its students are not tried.
+    A failed run is recorded with its reason in failed.json and does not stop the others; its students are not tried.
 
     Args:
-        jobs: each student's teacher among them.
+        jobs: each student's teacher among them, before it.
         root: where the run folders are.
-        workers: processes; 1 runs everything in this one.
+        executor: what runs them; by default this process, one after the other. See `executors`.
         command: kept in the records.
+        retry_failed: run again what has failed before.
+        on_start: called with each job whose training begins.
         on_done: called with each outcome as it comes.
 
+    Returns:
+        One outcome for each run that the jobs mean, in the order in which they ended.
+
     Raises:
-        InputError: a student's teacher is not among the jobs.
-        WorkerDiedError: a worker was killed; what was finished stays.
+        InputError: a student's teacher is not among the jobs, or data or a model cannot be found.
         KeyboardInterrupt: workers are stopped first; what was finished stays.
     """
-    known = set(jobs)
-    for job in jobs:
-        if job.teacher is not None and job.teacher not in known:
-            raise InputError(f"jobs must hold the teacher of each student; {job.teacher.name} is missing")
-    if workers == 1:
-        return _run_here(jobs, root, command, on_done)
-    # Spawned, not forked: a forked child would inherit torch's thread pools in whatever state they are.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_initialise_worker)
-    try:
-        return _run_pooled(pool, jobs, root, command, on_done)
-    except BaseException:
-        processes = list((pool._processes or {}).values())
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    waiting = tasks(jobs, root, command)
+    outcomes: dict[str, Outcome] = {}
+    running: dict[str, Task] = {}
 
+    def end(task: Task, outcome: Outcome) -> None:
+        outcomes[task.hash] = outcome
+        on_done(outcome)
 
-def refuse_other_runs(jobs: Sequence[Job], root: Path, splits: Splits) -> None:
-    """Looks, before anything is trained, whether a job's folder holds the run of another comparison.
-
-    Args:
-        jobs: what is to be run.
-        root: where the run folders are.
-        splits: their data.
-
-    Raises:
-        InputError: one does; the message says in what they differ.
-    """
-    facts = {**splits.train.source, "train": splits.train.fingerprint, "val": splits.val.fingerprint}
-    for job in jobs:
-        path = root / job.name / RECORD
-        try:
-            recorded = json.loads(path.read_text(encoding="utf-8"))["spec"]
-            old = {"recipe": recorded["recipe"], "data": recorded["data"], **{k: recorded[k] for k in _PLAIN}}
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # Nothing finished there, or nothing that can be read: the run itself says so.
-        new = {"recipe": job.recipe.model_dump(mode="json"), "data": facts, **{k: getattr(job, k) for k in _PLAIN}}
-        if differing := differences(old, new):
-            raise InputError(
-                f"{root} already holds the runs of another comparison ({job.name}: {differing}):"
-                " choose another folder with out=, or delete that one"
-            )
-
-
-_PLAIN = ("model", "seed", "threads")
-
-
-def _run_here(
-    jobs: Sequence[Job], root: Path, command: str | None, on_done: Callable[[Outcome], None]
-) -> list[Outcome]:
-    outcomes: dict[Job, Outcome] = {}
-    for job in jobs:
-        outcomes[job] = _blocked(job, outcomes) or run_job(job, root, command)
-        on_done(outcomes[job])
+    with executor or Executor() as at, Leases() as leases:
+        while waiting or running:
+            elsewhere = False
+            for task in list(waiting):
+                before = task.teacher.name if task.teacher is not None else None
+                if not (before is None or before in outcomes or (at.chains and before in running)):
+                    continue
+                known = _known(task, outcomes, retry_failed)
+                if known is None:
+                    if not at.free:
+                        break
+                    if not leases.take(task.folder):
+                        elsewhere = True
+                        continue
+                    # Somebody else may have finished it before the lease was taken.
+                    known = _known(task, outcomes, retry_failed)
+                waiting.remove(task)
+                if known is not None:
+                    leases.release(task.folder)
+                    end(task, known)
+                    continue
+                (task.folder / FAILED).unlink(missing_ok=True)
+                on_start(task.job)
+                running[task.hash] = task
+                at.submit(run_task, task, after=running.get(before or ""))
+            if not running:
+                if waiting and elsewhere:
+                    time.sleep(POLL_SECONDS)
+                continue
+            for task, result in at.wait(POLL_SECONDS if elsewhere else None):
+                outcome = Outcome(task.job, task.hash, error=str(result)) if isinstance(result, Died) else result
+                teacher = outcomes.get(task.teacher.name) if task.teacher is not None else None
+                if isinstance(result, Died) and teacher is not None and teacher.error is not None:
+                    outcome = Outcome(task.job, task.hash, error=f"its teacher {teacher.job.name} failed", ran=False)
+                if outcome.error is not None and outcome.ran:
+                    _record_failure(task, outcome.error)
+                leases.release(task.folder)
+                del running[task.hash]
+                end(task, outcome)
     return list(outcomes.values())
 
 
-def _run_pooled(
-    pool: ProcessPoolExecutor,
-    jobs: Sequence[Job],
-    root: Path,
-    command: str | None,
-    on_done: Callable[[Outcome], None],
-) -> list[Outcome]:
-    outcomes: dict[Job, Outcome] = {}
-    waiting = list(jobs)
-    running: dict[Future[Outcome], Job] = {}
-    while waiting or running:
-        for job in [job for job in waiting if job.teacher is None or job.teacher in outcomes]:
-            waiting.remove(job)
-            if blocked := _blocked(job, outcomes):
-                outcomes[job] = blocked
-                on_done(blocked)
-            else:
-                running[pool.submit(run_job, job, root, command)] = job
-        done, _ = wait(running, return_when=FIRST_COMPLETED)
-        for future in done:
-            job = running.pop(future)
-            try:
-                outcomes[job] = future.result()
-            except BrokenProcessPool as error:
-                raise WorkerDiedError(
-                    f"the process that ran {job.name} was killed; is memory short? Try fewer workers. Finished runs"
-                    " are kept"
-                ) from error
-            on_done(outcomes[job])
-    return [outcomes[job] for job in jobs]
+def tasks(jobs: Sequence[Job], root: Path, command: str | None = None) -> list[Task]:
+    """A task for each run that the jobs mean: jobs of one spec are one run.
+
+    Raises:
+        InputError: a student's teacher is not among the jobs before it, or data or a model cannot be found.
+    """
+    seen: set[Job] = set()
+    for job in jobs:
+        if job.teacher is not None and job.teacher not in seen:
+            raise InputError(f"jobs must hold the teacher of each student before it; {job.teacher.name} is missing")
+        seen.add(job)
+    hashes: dict[Job, str] = {}
+    for source in dict.fromkeys(job.data for job in jobs):
+        found = specs([job for job in jobs if job.data == source], load_data(source))
+        hashes |= {job: spec.hash for job, spec in found.items()}
+    made: dict[str, Task] = {}
+    for job in jobs:
+        teacher = root / hashes[job.teacher] if job.teacher is not None else None
+        made.setdefault(hashes[job], Task(job, hashes[job], root / hashes[job], teacher, command))
+    return list(made.values())
 
 
-def _blocked(job: Job, outcomes: dict[Job, Outcome]) -> Outcome | None:
-    if job.teacher is None or outcomes[job.teacher].error is None:
+def _known(task: Task, outcomes: dict[str, Outcome], retry_failed: bool) -> Outcome | None:
+    """How a run has ended without anything to be done; None where it is to be run."""
+    if task.teacher is not None and task.teacher.name in outcomes:
+        teacher = outcomes[task.teacher.name]
+        if teacher.error is not None:
+            return Outcome(task.job, task.hash, error=f"its teacher {teacher.job.name} failed", ran=False)
+    if (found := finished(task)) is not None:
+        return found
+    if not retry_failed and (reason := failure(task.folder)) is not None:
+        return Outcome(task.job, task.hash, error=reason, ran=False)
+    return None
+
+
+def finished(task: Task) -> Outcome | None:
+    """The outcome of a run that is finished and evaluated on test, by its record; None for any other."""
+    record = _read(task.folder / RECORD)
+    try:
+        if record is None or record["hash"] != task.hash or "test" not in record["metrics"]:
+            return None
+        val = record["metrics"]["val"]
+        return Outcome(task.job, task.hash, val["worst_class"], val["balanced"], record.get("seconds"), ran=False)
+    except (KeyError, TypeError):
         return None
-    return Outcome(job, error=f"its teacher {job.teacher.name} failed")
 
 
-def run_job(job: Job, root: Path, command: str | None = None) -> Outcome:
-    """Trains one job, evaluates it on test and records both; a failure is an outcome, not an exception."""
+def failure(folder: Path) -> str | None:
+    """Why the run in a folder failed, if it did."""
+    content = _read(folder / FAILED)
+    return None if content is None else str(content.get("error", "for an unknown reason"))
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _record_failure(task: Task, error: str) -> None:
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    fields = {"hash": task.hash, "name": task.job.name, "error": error, "command": task.command, "date": date}
+    try:
+        write_json(task.folder / FAILED, fields)
+    except OSError as problem:  # The disk may be full, which is why the run failed.
+        logger.warning("%s failed, which could not be recorded in its folder: %s", task.job.name, problem)
+
+
+def run_task(task: Task, teacher: Outcome | None = None) -> Outcome:
+    """Trains one job, evaluates it on test and records both; a failure is an outcome, not an exception.
+
+    Args:
+        task: what to do.
+        teacher: how its teacher ended, where that is known only now.
+    """
+    if teacher is not None and teacher.error is not None:
+        return Outcome(task.job, task.hash, error=f"its teacher {teacher.job.name} failed", ran=False)
+    try:
+        return _train(task)
+    except Exception as error:  # A model of the user's own may raise anything, and the other runs go on.
+        logger.debug("%s failed", task.job.name, exc_info=True)
+        return Outcome(task.job, task.hash, error=f"{type(error).__name__}: {error}")
+
+
+def _train(task: Task) -> Outcome:
     from robustdistill.training.distill import distill
-    from robustdistill.training.evaluate import evaluate
+    from robustdistill.training.evaluate import evaluate, predict
     from robustdistill.training.fit import fit
     from robustdistill.training.run import Run
 
-    folder = root / job.name
-    extra = {"repeat": job.repeat, "command": command}
-    try:
-        data = load_data(job.data)
-        if job.teacher is None:
-            run = fit(
-                job.model,
-                data.train,
-                data.val,
-                objective=job.objective,
-                recipe=job.recipe,
-                method=job.method,
-                seed=job.seed,
-                threads=job.threads,
-                out=folder,
-                progress=False,
-                extra=extra,
-            )
-        else:
-            run = distill(
-                Run.load(root / job.teacher.name, model=job.teacher.model),
-                job.model,
-                data.train,
-                data.val,
-                objective=job.objective,
-                temperature=job.temperature,
-                validation_labels=job.validation_labels,  # type: ignore[arg-type]
-                validation_temperature=job.validation_temperature,
-                recipe=job.recipe,
-                method=job.method,
-                seed=job.seed,
-                threads=job.threads,
-                out=folder,
-                progress=False,
-                extra=extra,
-            )
-        if run.test is None:
-            run.test = evaluate(run, data.test)
-            run.save(folder)
-    except Exception as error:  # A model of the user's own may raise anything, and the other runs go on.
-        logger.debug("%s failed", job.name, exc_info=True)
-        return Outcome(job, error=f"{type(error).__name__}: {error}")
-    return Outcome(job, worst_class=run.scores.worst_class, balanced=run.scores.balanced)
+    job, data = task.job, load_data(task.job.data)
+    settings: dict[str, Any] = {
+        "objective": job.objective,
+        "recipe": job.recipe,
+        "method": job.method,
+        "seed": job.seed,
+        "threads": job.threads,
+        "out": task.folder,
+        "progress": False,
+        "extra": {"name": job.name, "repeat": job.repeat, "command": task.command},
+    }
+    if job.teacher is None:
+        run = fit(job.model, data.train, data.val, **settings)
+    else:
+        assert task.teacher is not None
+        run = distill(
+            Run.load(task.teacher, model=job.teacher.model),
+            job.model,
+            data.train,
+            data.val,
+            temperature=job.temperature,
+            validation_labels=job.validation_labels,
+            validation_temperature=job.validation_temperature if job.validation_labels == "teacher" else None,
+            **settings,
+        )
+    if run.spec.hash != task.hash:
+        raise InputError(
+            f"this machine makes run {run.spec.hash} of what was planned as {task.hash}: are its data or the code of"
+            f" {job.model!r} others than where the grid was started?"
+        )
+    if run.test is None:
+        tested = predict(run, data.test)
+        if job.teacher is None and not job.baseline:
+            predict(run, data.val).write(task.folder / PREDICTIONS / "val.npz")
+            tested.write(task.folder / PREDICTIONS / "test.npz")
+        run.test = evaluate(tested, data.test)
+        run.save(task.folder)  # Last: with its test scores, a record says that all the rest is there.
+    return Outcome(job, task.hash, run.scores.worst_class, run.scores.balanced, run.seconds)
 
 
 @lru_cache(maxsize=2)
@@ -219,13 +283,28 @@ def load_data(source: DataSource) -> Splits:
     return data.load(**vars(source))
 
 
-def default_workers() -> int:
-    """One for each core this process may use: runs of one thread side by side beat one run with all threads."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def default_workers(threads: int = 1) -> int:
+    """As many as keep this process's cores busy: runs of one thread side by side beat one run with all threads."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // threads)
 
 
-def _initialise_worker() -> None:
-    # The main process answers Ctrl-C and stops its workers; without this each would print a traceback of its own.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Before torch is imported: what is not told how many threads to take must not take a pool of them in every worker.
-    os.environ["OMP_NUM_THREADS"] = "1"
+def seconds_left(jobs: Iterable[Job], done: Iterable[Outcome], workers: int) -> float | None:
+    """Estimated seconds for `jobs`, from what the finished runs took; None where none of them says.
+
+    A run is taken to last as long as the mean of those of its data, model, epochs and kind, else as the mean of all.
+    """
+    spent: dict[Any, list[float]] = {}
+    for outcome in done:
+        if outcome.seconds is not None and outcome.error is None:
+            for key in (_kind(outcome.job), None):
+                spent.setdefault(key, []).append(outcome.seconds)
+    if None not in spent:
+        return None
+    means = {key: sum(values) / len(values) for key, values in spent.items()}
+    return sum(means.get(_kind(job), means[None]) for job in jobs) / workers
+
+
+def _kind(job: Job) -> Any:
+    teacher = job.teacher.model if job.teacher is not None else None
+    return job.data, job.model, teacher, job.recipe.epochs, job.recipe.precision, job.threads

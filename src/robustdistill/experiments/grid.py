@@ -1,4 +1,4 @@
-"""Which runs make a comparison: teachers of every objective, and the students of each."""
+"""Which runs make a grid: teachers of every objective, the students of each, and the spec of every run."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from robustdistill.data.longtail import Profile
 from robustdistill.errors import InputError, unknown
 from robustdistill.objectives import Objective
 from robustdistill.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from robustdistill.data.splits import Splits
+    from robustdistill.training.spec import RunSpec
 
 # Far enough apart that no student of one repeat shares its seed with a teacher of another.
 STUDENT_SEED = 1000
@@ -48,7 +53,7 @@ class Job:
         recipe: optimisation settings.
         seed: of training.
         method: training method, with its settings after a colon.
-        repeat: which repetition of the comparison it belongs to.
+        repeat: which repetition of the grid it belongs to.
         threads: CPU threads.
         teacher: None for a teacher, and for a baseline that needs none.
         temperature: of a student's targets.
@@ -67,18 +72,18 @@ class Job:
     method: str = "margin"
     teacher: Job | None = None
     temperature: float = 1.0
-    validation_labels: str = "one-hot"
+    validation_labels: Literal["one-hot", "teacher"] = "one-hot"
     validation_temperature: float | None = None
     baseline: bool = False
 
     @property
     def name(self) -> str:
-        """A folder name that says what the run is; unique within a comparison."""
+        """What the run is, for people; unique within a grid of one recipe."""
         what = self.objective if self.method == "margin" else self.method
         role = "student" if self.teacher is not None else "alone" if self.baseline else "teacher"
         parts = [role, self.model, what]
         if self.teacher is not None:
-            parts += ["from", self.teacher.objective, f"T{self.temperature:g}"]
+            parts += ["from", self.teacher.model, self.teacher.objective, f"T{self.temperature:g}"]
             if Objective.parse(self.objective).needs_multipliers:
                 parts.append(f"{self.validation_labels}-val")
             if self.validation_temperature not in (None, self.temperature):
@@ -87,21 +92,24 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Teachers × students × temperatures × repeats, in the manner of the paper's Table 2: one teacher for each repeat.
+class Grid:
+    """Teachers × students × temperatures × repeats. Each teacher is trained once and shared by all its students.
 
     Attributes:
         data: what to train on.
-        teacher: teacher model.
-        student: student model.
+        teachers: teacher models.
+        students: student models.
         recipe: for both.
-        teacher_objectives: of the teachers.
+        teacher_objectives: of the teachers; traded-off ones too, such as "tradeoff:0.5".
         student_objectives: of the students.
         validation_labels: for students with multipliers; the others have none to move and are trained once.
         methods: other training methods to compare with; one that needs a teacher makes a student of each teacher,
             another one trains the student's architecture on labels.
-        temperatures: of the targets, and of teacher-labelled validation.
+        temperatures: of the targets.
+        validation_temperatures: of teacher-labelled validation; None is the temperature of the targets.
         repeats: training seeds 0, 1, ...; split and subset stay fixed.
+        fixed_teacher: whether the teacher of the first repeat teaches the students of all (the paper's Table 1), or
+            each repeat has teachers of its own (its Table 2).
         threads: CPU threads of each run.
 
     Raises:
@@ -109,24 +117,30 @@ class Comparison:
     """
 
     data: DataSource
-    teacher: str
-    student: str
+    teachers: Sequence[str]
+    students: Sequence[str]
     recipe: Recipe
     teacher_objectives: Sequence[str] = ("standard", "balanced", "robust")
     student_objectives: Sequence[str] = ("standard", "balanced", "robust")
-    validation_labels: Sequence[str] = ("teacher", "one-hot")
+    validation_labels: Sequence[Literal["one-hot", "teacher"]] = ("teacher", "one-hot")
     methods: Sequence[str] = ()
     temperatures: Sequence[float] = (1.0,)
+    validation_temperatures: Sequence[float | None] = (None,)
     repeats: int = 3
+    fixed_teacher: bool = False
     threads: int = 1
 
     def __post_init__(self) -> None:
+        for name in ("teachers", "students", "teacher_objectives", "temperatures", "validation_temperatures"):
+            values = getattr(self, name)
+            if isinstance(values, str) or not values:
+                raise InputError(f"{name} must be a list with at least one entry, got {values!r}")
         for name in ("teacher_objectives", "student_objectives"):
             _canonical(getattr(self, name))
         for labels in self.validation_labels:
             if labels not in ("teacher", "one-hot"):
                 raise unknown("validation_labels", str(labels), ["teacher", "one-hot"])
-        for temperature in self.temperatures:
+        for temperature in (*self.temperatures, *(t for t in self.validation_temperatures if t is not None)):
             if not (math.isfinite(temperature) and temperature > 0):
                 raise InputError(f"temperatures must be positive and finite, got {temperature}")
         for name in ("repeats", "threads"):
@@ -142,21 +156,27 @@ class Comparison:
         """Every run once, teachers before their students, one repeat after the other."""
         jobs: dict[Job, None] = {}
         for repeat in range(self.repeats):
-            for teacher_objective in _canonical(self.teacher_objectives):
-                teacher = Job(
-                    data=self.data,
-                    model=self.teacher,
-                    objective=teacher_objective,
-                    recipe=self.recipe,
-                    seed=repeat,
-                    repeat=repeat,
-                    threads=self.threads,
-                )
-                jobs[teacher] = None
-                jobs |= dict.fromkeys(self._students(teacher) + self._others(teacher))
+            for model in self.teachers:
+                for objective in _canonical(self.teacher_objectives):
+                    teacher = self._teacher(model, objective, 0 if self.fixed_teacher else repeat)
+                    jobs[teacher] = None
+                    for student in self.students:
+                        jobs |= dict.fromkeys(self._students(teacher, student, repeat))
+                        jobs |= dict.fromkeys(self._others(teacher, student, repeat))
         return list(jobs)
 
-    def _others(self, teacher: Job) -> list[Job]:
+    def _teacher(self, model: str, objective: str, repeat: int) -> Job:
+        return Job(
+            data=self.data,
+            model=model,
+            objective=objective,
+            recipe=self.recipe,
+            seed=repeat,
+            repeat=repeat,
+            threads=self.threads,
+        )
+
+    def _others(self, teacher: Job, student: str, repeat: int) -> list[Job]:
         """Runs of the other methods: students of `teacher`, and those without a teacher, alike for every teacher."""
         if not self.methods:
             return []
@@ -166,7 +186,7 @@ class Comparison:
         for text in self.methods:
             method = methods.get(text)
             alone = replace(
-                teacher, model=self.student, objective="standard", seed=STUDENT_SEED + teacher.seed, method=text
+                teacher, model=student, objective="standard", seed=STUDENT_SEED + repeat, repeat=repeat, method=text
             )
             if not method.needs_teacher:
                 runs.append(replace(alone, baseline=True))
@@ -175,24 +195,75 @@ class Comparison:
                 runs.append(replace(alone, teacher=teacher, temperature=temperature))
         return runs
 
-    def _students(self, teacher: Job) -> list[Job]:
+    def _students(self, teacher: Job, student: str, repeat: int) -> list[Job]:
         students = []
         for objective in _canonical(self.student_objectives):
             moving = Objective.parse(objective).needs_multipliers
-            for labels in self.validation_labels if moving else ("one-hot",):
+            kinds: Sequence[Literal["one-hot", "teacher"]] = self.validation_labels if moving else ("one-hot",)
+            for labels in kinds:
+                by_teacher = moving and labels == "teacher"
                 students += [
                     replace(
                         teacher,
-                        model=self.student,
+                        model=student,
                         objective=objective,
-                        seed=STUDENT_SEED + teacher.seed,
+                        seed=STUDENT_SEED + repeat,
+                        repeat=repeat,
                         teacher=teacher,
                         temperature=temperature,
                         validation_labels=labels,
+                        validation_temperature=None if cooler == temperature else cooler,
                     )
                     for temperature in self.temperatures
+                    for cooler in (self.validation_temperatures if by_teacher else (None,))
                 ]
         return students
+
+
+def specs(jobs: Sequence[Job], splits: Splits) -> dict[Job, RunSpec]:
+    """The spec of each job, and with it the hash that its folder is named after, before anything is trained.
+
+    Args:
+        jobs: each student's teacher among them, before it.
+        splits: the data of all of them.
+
+    Raises:
+        InputError: a model is unknown, or its code cannot be imported.
+    """
+    import torch
+
+    from robustdistill import methods, models
+    from robustdistill.training.distill import facts_of, precision_of
+    from robustdistill.training.setup import make_spec
+    from robustdistill.training.spec import Distillation
+
+    for name in dict.fromkeys(job.model for job in jobs if ":" not in job.model):
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):  # Without memory: only whether it can be built.
+            models.build(name, num_classes=splits.train.num_classes, in_channels=splits.train.channels)
+    found: dict[Job, RunSpec] = {}
+    for job in jobs:
+        distillation = None
+        if job.teacher is not None:
+            cooler = job.validation_temperature or job.temperature
+            distillation = Distillation(
+                **facts_of(found[job.teacher]),
+                temperature=job.temperature,
+                validation_temperature=cooler if job.validation_labels == "teacher" else None,
+                teacher_precision=precision_of(splits.train),
+            )
+        found[job] = make_spec(
+            job.model,
+            splits.train,
+            splits.val,
+            objective=Objective.parse(job.objective),
+            recipe=job.recipe,
+            method=methods.get(job.method),
+            seed=job.seed,
+            threads=job.threads,
+            validation_labels=job.validation_labels,
+            distillation=distillation,
+        )
+    return found
 
 
 def _canonical(objectives: Sequence[str]) -> list[str]:

@@ -25,12 +25,11 @@ from robustdistill.files import replacing
 from robustdistill.methods import Method
 from robustdistill.models.averaged import Iterates
 from robustdistill.multipliers import ClassMultipliers
-from robustdistill.training.spec import RunSpec, differences
+from robustdistill.training.spec import CHECKPOINT, RunSpec, differences
 from robustdistill.training.step import TrainStep
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT = "checkpoint.safetensors"
 CHECKPOINT_SECONDS = 10.0  # Between two saves at least: what a crash can cost, besides the epoch that it interrupts.
 
 

@@ -10,31 +10,32 @@ from typing import Any, Literal
 import torch
 
 from robustdistill import methods, models
+from robustdistill.data.batches import batch_bounds
 from robustdistill.data.splits import Examples
 from robustdistill.data.stream import on_device
 from robustdistill.environment import environment
+from robustdistill.methods.parts import over_processes
 from robustdistill.models.averaged import Iterates
 from robustdistill.multipliers import ClassMultipliers
 from robustdistill.objectives import Objective
 from robustdistill.risks import RiskLoss
 from robustdistill.training.checkpoint import Keeper, interrupted_with
-from robustdistill.training.device import choose_device
-from robustdistill.training.history import check_loss, epoch_record, warn_of_runaway
+from robustdistill.training.history import RunawayWatch, check_loss, epoch_record
+from robustdistill.training.processes import launched
 from robustdistill.training.progress import EpochProgress
 from robustdistill.training.recipe import Recipe, resolve
 from robustdistill.training.run import Run, finished
 from robustdistill.training.schedule import learning_rate
 from robustdistill.training.setup import (
-    accelerator,
     check_data,
     check_settings,
     isolated,
     make_model,
     make_optimizer,
+    make_spec,
     method_context,
     train_counts,
 )
-from robustdistill.training.spec import DataIdentity, RunSpec
 from robustdistill.training.step import TrainStep
 from robustdistill.training.targets import OneHotTargets, Targets
 from robustdistill.training.validation import Validation
@@ -91,55 +92,63 @@ def fit(
         InputError: a class is missing, the model does not fit the data, or `out` holds another run.
         DivergedError: the loss or a risk is not finite; what to lower is said.
     """
-    objective, targets = Objective.parse(objective), targets or OneHotTargets()
-    how = method if isinstance(method, methods.Method) else methods.get(method)
-    recipe = resolve(recipe, train.source.get("name", ""))
-    threads = threads or torch.get_num_threads()
-    check_data(train, val)
-    check_settings(train, objective, recipe, how, targets, seed, risk=risk, scorer=scorer)
-    spec = RunSpec(
-        role="teacher" if targets.describe() is None else "student",
-        data=DataIdentity(**{**train.source, "train": train.fingerprint, "val": val.fingerprint}),
-        model=models.describe(model),
-        model_code=models.code_version(model),
-        objective=str(objective),
-        method=methods.text_of(how),
-        risk=risk,
-        seed=seed,
-        threads=threads,
-        recipe=recipe,
-        validation_labels=targets.validation_labels,
-        scorer=scorer,
-        distillation=targets.describe(),
-    )
-    if out is not None and finished(out, spec):
-        logger.info("%s is finished already; loaded", out)
-        return Run.load(out, model=None if isinstance(model, str) and ":" not in model else model)
-
-    workers = accelerator()
-    device = choose_device(device, workers.device)
-    with isolated(seed, threads, device):
-        train_data, val_data = on_device(train, device), on_device(val, device)
-        module = make_model(model, train_data)
-        priors, val_targets = targets.prepare(train_data, val_data)
-        multipliers = ClassMultipliers(
-            objective, priors, step_size=recipe.step_size, decay=recipe.decay, class_names=train.class_names
-        ).to(device)
-        how.prepare(method_context(how, recipe, multipliers, train_data, val_data, targets))
-        validation = Validation(
-            val_data,
-            val_targets,
-            risk=how.validation_risk or risk,
-            sample=recipe.validation_sample,
+    workers = launched()
+    with workers.agreeing():
+        objective, targets = Objective.parse(objective), targets or OneHotTargets()
+        how = method if isinstance(method, methods.Method) else methods.get(method)
+        recipe = resolve(recipe, train.source.get("name", ""))
+        threads = threads or torch.get_num_threads()
+        check_data(train, val)
+        check_settings(train, objective, recipe, how, targets, seed, risk=risk, scorer=scorer)
+        batch_bounds(len(train), recipe.batch_size, workers.count)
+        spec = make_spec(
+            model,
+            train,
+            val,
+            objective=objective,
+            recipe=recipe,
+            method=how,
             seed=seed,
-            accelerator=workers,
+            threads=threads,
+            risk=risk,
+            scorer=scorer,
+            validation_labels=targets.validation_labels,
+            distillation=targets.describe(),
         )
-        optimizer = make_optimizer(module, recipe)
-        step = TrainStep(module, optimizer, how, workers, precision=recipe.precision, device=device)
-        iterates = Iterates() if scorer == "averaged" else None
-        keeper = Keeper(out, spec, module, optimizer, multipliers, how, iterates) if out is not None else None
-        history = keeper.resume(step) if keeper is not None else []
-        scores = None
+        device = workers.choose_device(device)
+        done = out is not None and finished(out, spec)
+    workers.check_same(spec, finished=done)
+    if out is not None and done:
+        with workers.one_voice(), workers.agreeing():
+            logger.info("%s is finished already; loaded", out)
+            return Run.load(out, model=None if isinstance(model, str) and ":" not in model else model)
+
+    with isolated(seed, threads, device), workers.one_voice():
+        with workers.agreeing():
+            train_data, val_data = on_device(train, device), on_device(val, device)
+            module = make_model(model, train_data)
+            priors, val_targets = targets.prepare(train_data, val_data)
+            multipliers = ClassMultipliers(
+                objective, priors, step_size=recipe.step_size, decay=recipe.decay, class_names=train.class_names
+            ).to(device)
+            how.prepare(method_context(how, recipe, multipliers, train_data, val_data, targets))
+            validation = Validation(
+                val_data,
+                val_targets,
+                risk=how.validation_risk or risk,
+                sample=recipe.validation_sample,
+                seed=seed,
+                processes=workers,
+            )
+            optimizer = make_optimizer(module, recipe)
+            iterates = Iterates() if scorer == "averaged" else None
+            keeper = Keeper(out, spec, module, optimizer, multipliers, how, iterates) if out is not None else None
+        step = TrainStep(module, optimizer, how, workers, precision=recipe.precision, seed=seed)
+        with workers.agreeing():
+            history = keeper.resume(step) if keeper is not None else []
+        workers.check_same(spec, epochs=len(history))
+        watch = RunawayWatch(train.class_names, recipe)
+        scores, show = None, progress and workers.main
         began = time.perf_counter()
 
         def train_epoch(epoch: int) -> float:
@@ -150,8 +159,8 @@ def fit(
                 seed=seed,
                 epoch=epoch,
                 class_uniform=how.class_uniform,
-                rank=workers.process_index,
-                processes=workers.num_processes,
+                rank=workers.index,
+                processes=workers.count,
             ):
                 total += step(targets(batch), multipliers.costs)
                 if step.count % recipe.every:
@@ -163,11 +172,12 @@ def fit(
                     how.on_validation(risks)
                     if objective.needs_multipliers:
                         multipliers.update(risks)
-            return float(workers.reduce(total, "sum")) / len(train)
+            return float(over_processes(total)) / len(train)
 
         with (
-            EpochProgress(recipe.epochs, done=len(history), label=f"{spec.model} {objective}", show=progress) as shown,
+            EpochProgress(recipe.epochs, done=len(history), label=f"{spec.model} {objective}", show=show) as shown,
             interrupted_with(keeper),
+            workers.standing_together(),
         ):
             for epoch in range(len(history), recipe.epochs):
                 start = time.perf_counter()
@@ -176,16 +186,17 @@ def fit(
                 module.train()
                 loss = train_epoch(epoch)
                 check_loss(loss, epoch, recipe, keeper.path if keeper is not None else None)
+                workers.check_alike(module)
                 scores = validation.scores(module)
                 seconds = time.perf_counter() - start
                 history.append(
                     epoch_record(epoch, loss=loss, rate=rate, scores=scores, multipliers=multipliers, seconds=seconds)
                 )
                 shown.update(history[-1])
-                if keeper is not None and workers.is_main_process:
+                watch.look(history, multipliers.updates)
+                if keeper is not None and workers.main:
                     keeper.save(history, step.count)
 
-        warn_of_runaway(multipliers, train.class_names)
         if iterates is not None:
             module, scores = iterates.scorer(module), None
         run = Run(
@@ -200,9 +211,12 @@ def fit(
             selection_labels=validation.labelled_by,
             seconds=time.perf_counter() - began + (keeper.spent if keeper is not None else 0.0),
             extra=extra or {},
-            environment=environment(str(device)),
+            environment={**environment(str(device)), "processes": workers.count},
         )
-    if keeper is not None and workers.is_main_process:
-        run.save(keeper.path.parent)
-        keeper.path.unlink(missing_ok=True)
+    if keeper is not None:
+        run.folder = keeper.path.parent.resolve()
+        with workers.agreeing():  # nobody leaves before it is written
+            if workers.main:
+                run.save(run.folder)
+                keeper.path.unlink(missing_ok=True)
     return run

@@ -159,7 +159,7 @@ def _float64(value: Any) -> Any:
 # What `load` takes over as it is, and every field of a record that is not a user's own.
 _KEPT = ("history", "train_counts", "seconds", "environment")
 _FIELDS = (
-    *("schema", "name", "hash", "spec", "metrics", "multipliers", "class_names", "in_channels", "parameters"),
+    *("schema", "hash", "spec", "metrics", "multipliers", "class_names", "in_channels", "parameters"),
     "selection_labels",
     *_KEPT,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import torch
 from torch import nn
@@ -17,10 +17,8 @@ from robustdistill.errors import InputError, unknown
 from robustdistill.multipliers import ClassMultipliers
 from robustdistill.objectives import Objective
 from robustdistill.training.recipe import Recipe
-from robustdistill.training.targets import Targets, TeacherTargets
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
+from robustdistill.training.spec import DataIdentity, Distillation, RunSpec
+from robustdistill.training.targets import Targets, TeacherTargets, ValidationLabels
 
 
 def check_data(train: Examples, val: Examples) -> None:
@@ -65,13 +63,37 @@ def check_settings(
         )
 
 
-def accelerator() -> Accelerator:
-    """What knows devices and processes."""
-    # Imported here: accelerate takes a second, and `robustdistill.fit` should resolve as fast as torch does. Precision
-    # is not given to it, because accelerate fixes that once per process and fits in one process may differ.
-    from accelerate import Accelerator
-
-    return Accelerator()
+def make_spec(
+    model: models.ModelLike,
+    train: Examples,
+    val: Examples,
+    *,
+    objective: Objective | str,
+    recipe: Recipe,
+    method: methods.Method,
+    seed: int,
+    threads: int,
+    risk: Literal["zero-one", "cross-entropy"] = "zero-one",
+    scorer: Literal["last", "averaged"] = "last",
+    validation_labels: ValidationLabels = "one-hot",
+    distillation: Distillation | None = None,
+) -> RunSpec:
+    """The spec of the run that `fit` makes of these arguments; `distillation` makes it a student's."""
+    return RunSpec(
+        role="teacher" if distillation is None else "student",
+        data=DataIdentity(**{**train.source, "train": train.fingerprint, "val": val.fingerprint}),
+        model=models.describe(model),
+        model_code=models.code_version(model),
+        objective=str(objective),
+        method=methods.text_of(method),
+        risk=risk,
+        seed=seed,
+        threads=threads,
+        recipe=recipe,
+        validation_labels=validation_labels,
+        scorer=scorer,
+        distillation=distillation,
+    )
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from robustdistill.training.recipe import Recipe
 
 SCHEMA = 1
 RECORD = "record.json"  # The file that makes a folder a finished run.
+CHECKPOINT = "checkpoint.safetensors"  # The file that a run which was interrupted goes on from.
 
 # Objectives of one meaning are one string, so that "tradeoff:1" is the same run as "robust".
 ObjectiveName = Annotated[str, AfterValidator(lambda text: str(Objective.parse(text)))]
@@ -46,6 +47,8 @@ class Distillation(BaseModel):
         validation_temperature: of the teacher's validation labels, where they are used.
         teacher_view: whether the teacher sees the view that the student sees ("same") or the clean picture.
         teacher_weight: w of the targets (1 − w) · one-hot + w · teacher.
+        teacher_precision: of the teacher's logits on augmented views, "float16" as they are stored.
+        teacher_top: k, where only the teacher's k largest probabilities are kept and the rest is spread evenly.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,6 +61,8 @@ class Distillation(BaseModel):
     validation_temperature: float | None = None
     teacher_view: Literal["same", "clean"] = "same"
     teacher_weight: float = 1.0
+    teacher_precision: Literal["float16", "float32"] = "float32"
+    teacher_top: int | None = None
 
 
 class RunSpec(BaseModel):
@@ -100,8 +105,10 @@ class RunSpec(BaseModel):
         recipe, distillation = content["recipe"], content["distillation"]
         if self.scorer == "last":
             del content["scorer"]
-        if distillation is not None and distillation["teacher_weight"] == 1.0:
-            del distillation["teacher_weight"]
+        if distillation is not None:
+            for name, default in (("teacher_weight", 1.0), ("teacher_precision", "float32"), ("teacher_top", None)):
+                if distillation[name] == default:
+                    del distillation[name]
         if recipe["schedule"] == "cosine":
             del recipe["drop"], recipe["milestones"]
         if not Objective.parse(self.objective).needs_multipliers and self.method in ("margin", "weighted"):

@@ -1,0 +1,198 @@
+"""Leases: which process is working on a run, on any file system that several machines share.
+
+A lease is a small file that its owner replaces again and again ("beats") while it lives. Taking one is a hard link,
+which exactly one process can make, on NFS too; no flock. Nobody compares clocks of two machines: a lease is dead when
+the one who looks has seen it unchanged for as long as its owner said, by the looker's own clock that never jumps.
+
+A lease spares work and is not what keeps results right: two processes that train one run write the same bits, each file
+in one step.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+logger = logging.getLogger(__name__)
+
+LEASE = "lease.json"
+SECONDS = 60.0  # After so long without a beat, a lease is dead.
+
+
+class Leases:
+    """The leases of one process: takes, keeps alive and gives back; a context manager that gives all back.
+
+    Args:
+        seconds: how long a lease outlives its last beat.
+        clock: a monotonic clock, in seconds.
+    """
+
+    def __init__(self, seconds: float = SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
+        self.seconds, self._clock = seconds, clock
+        self.owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
+        self._held: dict[Path, str] = {}
+        self._seen: dict[Path, tuple[str, float]] = {}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._beater = threading.Thread(target=self._keep_beating, name="leases", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._beater.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._beater.join()
+        for path in list(self._held):
+            self.release(path.parent)
+
+    def take(self, folder: Path) -> bool:
+        """Takes the lease of a run's folder; False while another owner's is alive."""
+        path = folder / LEASE
+        folder.mkdir(parents=True, exist_ok=True)
+        token = uuid.uuid4().hex
+        if not self._link(path, token):
+            found = _read(path)
+            if found is not None and not self._dead(path, found):
+                return False
+            if found is not None and not _remove(path, found):
+                return False
+            if not self._link(path, token):
+                return False
+        with self._lock:
+            self._held[path] = token
+            self._seen.pop(path, None)
+        return True
+
+    def release(self, folder: Path) -> None:
+        """Gives a lease back; does nothing where somebody else has taken it over."""
+        path = folder / LEASE
+        with self._lock:
+            token = self._held.pop(path, None)
+        found = _read(path)
+        if found is not None and json.loads(found).get("token") == token:
+            path.unlink(missing_ok=True)
+
+    def holder(self, folder: Path) -> str | None:
+        """Who holds the lease of a folder, for people: "host, process 123"; None if nobody does who is alive."""
+        found = _read(folder / LEASE)
+        if found is None or self._dead(folder / LEASE, found):
+            return None
+        content = json.loads(found)
+        return f"{content.get('host')}, process {content.get('pid')}"
+
+    def _link(self, path: Path, token: str) -> bool:
+        temporary = path.with_name(f".{LEASE}.{token}")
+        temporary.write_text(self._text(token), encoding="utf-8")
+        try:
+            path.hardlink_to(temporary)
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink(missing_ok=True)
+        return True
+
+    def _text(self, token: str) -> str:
+        # The deadline is for people; `beat` alone, which differs at each beat, says that the owner lives.
+        deadline = (datetime.now(UTC) + timedelta(seconds=self.seconds)).isoformat(timespec="seconds")
+        content = {**self.owner, "token": token, "seconds": self.seconds, "beat": time.time_ns(), "deadline": deadline}
+        return json.dumps(content)
+
+    def _dead(self, path: Path, found: str) -> bool:
+        content = json.loads(found)
+        if content.get("host") == self.owner["host"] and not _alive(content):
+            return True
+        before, since = self._seen.get(path, ("", 0.0))
+        now = self._clock()
+        if before != found:
+            self._seen[path] = (found, now)
+            return False
+        return now - since > float(content.get("seconds", self.seconds))
+
+    def _keep_beating(self) -> None:
+        while not self._stop.wait(self.seconds / 4):
+            self.beat()
+
+    def beat(self) -> None:
+        """Shows that the owner of these leases is alive; those taken over by somebody else are given up."""
+        with self._lock:
+            held = dict(self._held)
+        for path, token in held.items():
+            try:
+                found = _read(path)
+                if found is None or json.loads(found).get("token") != token:
+                    logger.warning("the lease %s was taken over: was this machine asleep?", path)
+                    with self._lock:
+                        self._held.pop(path, None)
+                    continue
+                temporary = path.with_name(f".{LEASE}.{token}")
+                temporary.write_text(self._text(token), encoding="utf-8")
+                temporary.replace(path)
+            except OSError as error:  # A full disk or a network that is away: the next beat tries again.
+                logger.warning("the lease %s could not be renewed: %s", path, error)
+
+
+def _read(path: Path) -> str | None:
+    """A lease's text, None where there is none; what is no JSON object is an accident and counts as dead."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        return text if isinstance(json.loads(text), dict) else "{}"
+    except ValueError:
+        return "{}"
+
+
+def _remove(path: Path, dead: str) -> bool:
+    """Takes a dead lease away; False if somebody was faster, whose lease is then put back."""
+    aside = path.with_name(f".{LEASE}.{uuid.uuid4().hex}")
+    try:
+        path.rename(aside)
+    except FileNotFoundError:
+        return True
+    try:
+        if _read(aside) == dead:
+            return True
+        try:
+            path.hardlink_to(aside)
+        except FileExistsError:
+            logger.debug("%s was taken twice", path)
+        return False
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _alive(content: dict[str, Any]) -> bool:
+    """Whether the process that holds a lease of this machine is there, and not another one of its number."""
+    pid = content.get("pid")
+    if not isinstance(pid, int) or pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return content.get("started") in (None, _started(pid))
+
+
+def _started(pid: int) -> str | None:
+    """When a process began, in the kernel's own ticks; None where that cannot be read."""
+    try:
+        # The second field is the program's name in parentheses and may hold spaces.
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return None
