@@ -31,11 +31,8 @@ format: venv ## rewrite the sources to the project's format
 	@$(PYTHON_IN_VENV) -m ruff format .
 	@$(PYTHON_IN_VENV) -m ruff check --fix .
 
-bench: venv ## run every script in benchmarks/
-	@set -e; found=; for script in benchmarks/*.py; do \
-		if [ -f "$$script" ]; then found=1; echo "== $$script"; $(PYTHON_IN_VENV) "$$script"; fi; \
-	done; \
-	if [ -z "$$found" ]; then echo "There are no benchmarks yet (benchmarks/ has no scripts)."; fi
+bench: venv ## print the table of speeds: ratios with their spread, against what was aimed at (ROUNDS=7 WORKERS=2)
+	@set -e; for script in benchmarks/bench_*.py; do $(PYTHON_IN_VENV) "$$script"; done
 
 clean: ## remove .venv, builds and caches (not runs or results)
 	@rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

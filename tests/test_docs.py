@@ -1,4 +1,4 @@
-"""The README's Python runs as it stands there, and its links lead somewhere."""
+"""What the README and the docs show runs as it stands there, and their links lead somewhere."""
 
 from __future__ import annotations
 
@@ -7,27 +7,57 @@ from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parent.parent / "README.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "results").glob("*/README.md")])
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=["own loop", "pipeline"])
-def test_code_runs(
-    block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def blocks(page: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=name)
+def test_code_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after the other, in one namespace and an empty folder, as somebody who reads the page would."""
     monkeypatch.chdir(tmp_path)
-    exec(compile(block, "README.md", "exec"), {})
-    assert capsys.readouterr().out.strip()
+    namespace = {"__name__": "page"}
+    for block in blocks(page):
+        exec(compile(block, name(page), "exec"), namespace)
 
 
-def test_own_loop_lifts_every_class(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    exec(compile(BLOCKS[0], "README.md", "exec"), {})
+def test_own_loop_lifts_every_class(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(blocks(ROOT / "README.md")[0], "README.md", "exec"), {})
     assert float(capsys.readouterr().out.split()[-1]) > 0.3
 
 
-def test_local_links_lead_somewhere() -> None:
-    text = README.read_text(encoding="utf-8")
-    targets = [target for target in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in target]
-    assert targets
-    missing = [target for target in targets if not (README.parent / target).exists()]
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_local_links_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    missing = [target for target in targets if "://" not in target and not (page.parent / target).exists()]
     assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_shown_commands_have_the_options_that_are_shown(page: Path) -> None:
+    """Every `robustdistill COMMAND --option` of a shell block is one that the command takes."""
+    import typer
+
+    from robustdistill.cli import app
+
+    whole = typer.main.get_command(app)
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for block in re.findall(r"^```(?:sh|console|bash)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE):
+        for line in block.splitlines():
+            words = re.sub(r"\s#.*", "", line).split()
+            if "robustdistill" not in words:
+                continue
+            words = words[words.index("robustdistill") + 1 :]
+            command, rest = whole.commands[words[0]], words[1:]  # type: ignore[attr-defined]
+            while hasattr(command, "commands") and rest and rest[0] in command.commands:
+                command, rest = command.commands[rest[0]], rest[1:]
+            known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+            shown = {word.partition("=")[0] for word in rest if re.match(r"--[a-z]", word)}
+            assert shown <= known | {"--help"}, line

@@ -17,6 +17,8 @@ CONTRACT = [
     "Risks",
     "Run",
     "Scores",
+    "audit",
+    "compare",
     "data.load",
     "data.long_tail",
     "distill",
@@ -35,6 +37,9 @@ CONTRACT = [
     "multipliers.exponentiated_gradient",
     "predict",
     "risks.class_risks",
+    "theory.FiniteProblem",
+    "theory.plan",
+    "theory.teacher_fitness",
 ]
 
 

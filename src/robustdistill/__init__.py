@@ -19,12 +19,18 @@ _ATTRIBUTES = {
     "Risks": "risks",
     "Run": "training.run",
     "Scores": "metrics",
+    "audit": "auditing",
+    "compare": "auditing",
     "distill": "training.distill",
     "evaluate": "training.evaluate",
     "fit": "training.fit",
     "predict": "training.evaluate",
 }
-_MODULES = ("data", "errors", "experiments", "losses", "methods", "metrics", "models", "multipliers", "report", "risks")
+_MODULES = (
+    "auditing",
+    *("data", "errors", "experiments", "losses", "methods", "metrics", "models", "multipliers", "report", "risks"),
+    "theory",
+)
 
 __all__ = [
     "ClassMultipliers",
@@ -36,6 +42,9 @@ __all__ = [
     "Run",
     "Scores",
     "__version__",
+    "audit",
+    "auditing",
+    "compare",
     "data",
     "distill",
     "errors",
@@ -50,10 +59,25 @@ __all__ = [
     "predict",
     "report",
     "risks",
+    "theory",
 ]
 
 if TYPE_CHECKING:
-    from robustdistill import data, errors, experiments, losses, methods, metrics, models, multipliers, report, risks
+    from robustdistill import (
+        auditing,
+        data,
+        errors,
+        experiments,
+        losses,
+        methods,
+        metrics,
+        models,
+        multipliers,
+        report,
+        risks,
+        theory,
+    )
+    from robustdistill.auditing import audit, compare
     from robustdistill.metrics import Scores
     from robustdistill.multipliers import ClassMultipliers
     from robustdistill.objectives import Objective
