@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from robustdistill.data import CATALOG
 from robustdistill.errors import InputError
-from robustdistill.training.recipe import RECIPES, Recipe, resolve, short
+from robustdistill.training.recipe import AUTO, RECIPES, Recipe, resolve, short
 
 # name, epochs, end of warm-up, decays after, batch: the paper's Appendix E.2.2.
 PAPER = [
@@ -97,6 +97,7 @@ BAD: list[tuple[str, Any]] = [
     ("every", 0),
     ("step_size", -0.1),
     ("step_size", float("inf")),
+    ("step_size", "automatic"),
     ("decay", 1.0),
     ("validation_sample", 0),
     ("precision", "float16"),
@@ -119,6 +120,39 @@ def test_a_bad_setting_of_a_new_recipe_is_named(setting: str, value: Any) -> Non
 def test_the_received_value_is_shown() -> None:
     with pytest.raises(InputError, match=r"batch_size.*got -7"):
         Recipe.named("digits").with_(batch_size=-7)
+
+
+def test_an_automatic_step_size_is_a_pair_of_numbers() -> None:
+    """So that a run's identity does not change when a later version finds a better pair."""
+    recipe = Recipe.named("digits").with_(decay=0.03, step_size=0.2)
+    automatic = recipe.with_(step_size="auto")
+    assert automatic == recipe.with_(**AUTO)
+    assert automatic == Recipe(**{**recipe.model_dump(exclude={"decay"}), "step_size": "auto"})
+    assert (automatic.step_size, automatic.decay) == (AUTO["step_size"], AUTO["decay"])
+    assert automatic.with_(epochs=60) == recipe.with_(epochs=60, step_size="auto")
+    assert Recipe(**automatic.model_dump()) == automatic
+    assert AUTO["step_size"] / AUTO["decay"] == pytest.approx(12)
+
+
+def test_an_automatic_step_size_sets_the_decay_too() -> None:
+    message = "^decay must be left out with step_size='auto', which sets it, got 0.1$"
+    with pytest.raises(InputError, match=message):
+        Recipe.named("digits").with_(step_size="auto", decay=0.1)
+    with pytest.raises(ValueError, match="decay must be left out"):
+        Recipe.model_validate({"step_size": "auto", "decay": 0.0})
+    changed = Recipe.named("digits").with_(step_size="auto").with_(decay=0.3)
+    assert (changed.step_size, changed.decay) == (AUTO["step_size"], 0.3)
+
+
+def test_a_step_size_from_the_command_line_is_text() -> None:
+    assert Recipe.named("digits").with_(step_size="0.25").step_size == 0.25
+    with pytest.raises(InputError, match=r"^step_size must be a number or 'auto', got 'aut'$"):
+        Recipe.named("digits").with_(step_size="aut")
+
+
+def test_the_recipes_of_the_paper_keep_its_step_size() -> None:
+    for name in (row[0] for row in (*PAPER, *LARGER)):
+        assert (Recipe.named(name).step_size, Recipe.named(name).decay) == (0.1, 0.0)
 
 
 def test_a_recipe_cannot_be_changed() -> None:

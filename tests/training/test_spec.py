@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import robustdistill as rd
-from robustdistill.training.recipe import Recipe
+from robustdistill.training.recipe import AUTO, Recipe
 from robustdistill.training.spec import Distillation, RunSpec
 from training import problems
 
@@ -108,6 +108,14 @@ CHANGES: list[dict[str, Any]] = [
 def test_whatever_decides_the_numbers_changes_the_hash() -> None:
     hashes = [spec().hash, *(spec(**change).hash for change in CHANGES)]
     assert len(set(hashes)) == len(CHANGES) + 1
+
+
+def test_an_automatic_step_size_is_its_numbers() -> None:
+    automatic = spec(recipe=Recipe(epochs=3).with_(step_size="auto"))
+    assert automatic.hash == spec(recipe=Recipe(epochs=3).with_(**AUTO)).hash
+    assert automatic.hash != spec().hash
+    assert automatic.model_dump(mode="json")["recipe"]["step_size"] == AUTO["step_size"]
+    assert RunSpec(**json.loads(automatic.model_dump_json())) == automatic
 
 
 def test_every_setting_of_a_recipe_is_covered_above() -> None:
