@@ -50,11 +50,17 @@ def exponentiated_gradient(
 
 def _log_step(log_weights: Tensor, risks: Tensor, step_size: float, *, decay: float, floor: float) -> Tensor:
     risks = risks.to(log_weights)
+    lowest = math.log(min(floor, 1 / len(risks)))
     known = ~risks.isnan()
+    if bool(known.all()):  # The same without masks and in place: for a million classes memory is what takes the time.
+        moved = torch.add(log_weights if decay == 0 else (1 - decay) * log_weights, risks, alpha=step_size)
+        moved -= moved.logsumexp(0)
+        moved.clamp_min_(lowest)
+        return moved.sub_(moved.logsumexp(0))
     moved = (1 - decay) * log_weights + step_size * torch.where(known, risks, 0.0)
     log_share = torch.where(known, log_weights, -math.inf).logsumexp(0)
     moved = moved - torch.where(known, moved, -math.inf).logsumexp(0) + log_share
-    moved = moved.clamp_min(math.log(min(floor, 1 / len(moved))))
+    moved = moved.clamp_min(lowest)
     moved = moved - torch.where(known, moved, -math.inf).logsumexp(0) + log_share
     return torch.where(known, moved, log_weights)
 

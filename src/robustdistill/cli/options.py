@@ -175,17 +175,36 @@ class RecipeOptions:
         return resolve(changes.pop("name", None), data).with_(**changes)
 
 
-Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of initialisation, order and augmentation.")]
-MethodName = Annotated[
-    str,
-    typer.Option(help="Training method: margin, ada-margin, group-dro:eta=0.1, ... (docs/methods.md has all)."),
-]
-Risk = Annotated[Literal["zero-one", "cross-entropy"], typer.Option(help="Loss that moves the multipliers.")]
-Scorer = Annotated[
-    Literal["last", "averaged"], typer.Option(help="The last iterate, or the mean logits of at most 16 of them.")
-]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...", show_default="found")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_default="all cores")]
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What `fit` and `distill` are told alike, besides the recipe."""
+
+    method: Annotated[
+        str,
+        typer.Option(help="Training method: margin, ada-margin, group-dro:eta=0.1, ... (docs/methods.md has all)."),
+    ] = "margin"
+    risk: Annotated[Literal["zero-one", "cross-entropy"], typer.Option(help="Loss that moves the multipliers.")] = (
+        "zero-one"
+    )
+    scorer: Annotated[
+        Literal["last", "averaged"], typer.Option(help="The last iterate, or the mean logits of at most 16 of them.")
+    ] = "last"
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of initialisation, order and augmentation.")] = 0
+    device: Device = None
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_default="all cores")] = None
+
+    def chosen(self) -> dict[str, Any]:
+        """As `fit` and `distill` take them.
+
+        Raises:
+            InputError: this machine does not have the device.
+        """
+        return {**vars(self), "device": checked_device(self.device)}
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")]
 OwnModel = Annotated[str | None, typer.Option(help=MODEL_OF_YOURS, show_default=False)]

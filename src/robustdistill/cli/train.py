@@ -15,19 +15,13 @@ from robustdistill.cli.options import (
     AsJson,
     DataName,
     DataOptions,
-    Device,
-    MethodName,
     ObjectiveName,
     OwnModel,
     Quiet,
     RecipeOptions,
-    Risk,
     RunFolder,
     SameData,
-    Scorer,
-    Seed,
-    Threads,
-    checked_device,
+    TrainingOptions,
     grouped,
 )
 from robustdistill.cli.output import interruptible, on_main_process, print_json, print_scores, quieten, say, scores_json
@@ -47,19 +41,14 @@ def train(
     model: Annotated[str, typer.Option(help=f"{MODELS}.")] = "convnet-16",
     objective: ObjectiveName = "robust",
     optimisation: RecipeOptions,
-    method: MethodName = "margin",
-    risk: Risk = "zero-one",
-    scorer: Scorer = "last",
-    seed: Seed = 0,
-    device: Device = None,
-    threads: Threads = None,
+    training: TrainingOptions,
     out: RunFolder = Path("runs/teacher"),
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a classifier, such as a teacher, on labels."""
     quieten(quiet or as_json)
-    device = checked_device(device)
+    chosen = training.chosen()
     splits = loading.load(data)
     settings = optimisation.chosen(data)
     with interruptible(f"what was trained is kept in {out}"):
@@ -69,12 +58,7 @@ def train(
             splits.val,
             objective=objective,
             recipe=settings,
-            seed=seed,
-            method=method,
-            risk=risk,
-            scorer=scorer,
-            device=device,
-            threads=threads,
+            **chosen,
             out=out,
             progress=not (quiet or as_json),
         )
@@ -117,20 +101,32 @@ def distill(
     teacher_weight: Annotated[
         float, typer.Option(help="Share of the teacher in the targets; the rest is the true label.")
     ] = 1.0,
+    teacher_precision: Annotated[
+        Literal["float16", "float32"] | None,
+        typer.Option(help="Of its logits on augmented views; float32 are not stored.", show_default="float16"),
+    ] = None,
+    teacher_top: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Of many classes, keep its K most probable ones and the rest's mass.", show_default="all"
+        ),
+    ] = None,
+    views: Annotated[
+        str | None,
+        typer.Option(
+            help='Folder for its predictions on augmented views, for all its students; "off" asks each time.',
+            show_default="your cache folder",
+        ),
+    ] = None,
     optimisation: RecipeOptions,
-    method: MethodName = "margin",
-    risk: Risk = "zero-one",
-    scorer: Scorer = "last",
-    seed: Seed = 0,
-    device: Device = None,
-    threads: Threads = None,
+    training: TrainingOptions,
     out: RunFolder = Path("runs/student"),
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a student on a teacher's predictions."""
     quieten(quiet or as_json)
-    device = checked_device(device)
+    chosen = training.chosen()
     source, recorded = _teacher(teacher, teacher_train, teacher_val, teacher_model)
     if recorded is not None:
         splits = loading.load_recorded(recorded, data)
@@ -151,13 +147,11 @@ def distill(
             validation_temperature=validation_temperature,
             teacher_view=teacher_view,
             teacher_weight=teacher_weight,
+            teacher_precision=teacher_precision,
+            teacher_top=teacher_top,
+            views=views,
             recipe=settings,
-            seed=seed,
-            method=method,
-            risk=risk,
-            scorer=scorer,
-            device=device,
-            threads=threads,
+            **chosen,
             out=out,
             progress=not (quiet or as_json),
         )
