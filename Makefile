@@ -6,7 +6,7 @@ WORKERS ?= 2
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint format bench clean
+.PHONY: help venv demo test lint format bench docs clean
 
 help: ## list the targets
 	@echo "usage: make TARGET"
@@ -33,6 +33,10 @@ format: venv ## rewrite the sources to the project's format
 
 bench: venv ## print the table of speeds: ratios with their spread, against what was aimed at (ROUNDS=7 WORKERS=2)
 	@set -e; for script in benchmarks/bench_*.py; do $(PYTHON_IN_VENV) "$$script"; done
+
+docs: venv ## build the documentation's pages into build/site
+	@NO_MKDOCS_2_WARNING=1 $(PYTHON_IN_VENV) -m mkdocs build --quiet
+	@echo "the documentation is in build/site/index.html"
 
 clean: ## remove .venv, builds and caches (not runs or results)
 	@rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
