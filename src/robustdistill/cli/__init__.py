@@ -20,6 +20,7 @@ from robustdistill.cli import data, shift, theory
 from robustdistill.cli.audit import audit
 from robustdistill.cli.demo import demo
 from robustdistill.cli.evaluate import evaluate, predict
+from robustdistill.cli.export import export
 from robustdistill.cli.grid import grid
 from robustdistill.cli.output import err_console, on_main_process, warn
 from robustdistill.cli.report import report
@@ -44,6 +45,7 @@ app.command(epilog="Example: `robustdistill audit val.parquet --out audit`")(aud
 app.command(epilog="Example: `robustdistill grid --plan plan.yaml --dry-run`")(grid)
 app.command(epilog="Example: `robustdistill reproduce table1 --data digits-lt --scale tiny`")(reproduce)
 app.command(epilog="Example: `robustdistill report runs/demo --out report`")(report)
+app.command(epilog="Example: `robustdistill export runs/student --onnx student.onnx --card README.md`")(export)
 app.add_typer(shift.app, name="shift")
 app.add_typer(data.app, name="data")
 app.add_typer(theory.app, name="theory")
