@@ -73,7 +73,7 @@ def ours_with_teacher(
     targets = TeacherTargets(frozen, identity, "one-hot", folder)
     data = DeviceExamples(train)
     targets.prepare(data, DeviceExamples(examples(64, seed=1)))
-    views = targets.views
+    views = targets.members[0].views
     assert views is not None
     for batch in islice(_batches(data, batch_size), len(train) // batch_size):
         targets(batch)

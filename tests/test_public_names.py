@@ -10,6 +10,7 @@ import robustdistill as rd
 
 CONTRACT = [
     "ClassMultipliers",
+    "Groups",
     "Objective",
     "PostShift",
     "Predictions",
@@ -19,8 +20,12 @@ CONTRACT = [
     "Scores",
     "audit",
     "compare",
+    "data.from_arrays",
+    "data.from_dataset",
+    "data.from_loader",
     "data.load",
     "data.long_tail",
+    "data.split",
     "distill",
     "errors.DivergedError",
     "errors.InputError",

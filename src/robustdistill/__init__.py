@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _ATTRIBUTES = {
     "ClassMultipliers": "multipliers",
+    "Groups": "groups",
     "Objective": "objectives",
     "PostShift": "postshift",
     "Predictions": "predictions",
@@ -34,6 +35,7 @@ _MODULES = (
 
 __all__ = [
     "ClassMultipliers",
+    "Groups",
     "Objective",
     "PostShift",
     "Predictions",
@@ -78,6 +80,7 @@ if TYPE_CHECKING:
         theory,
     )
     from robustdistill.auditing import audit, compare
+    from robustdistill.groups import Groups
     from robustdistill.metrics import Scores
     from robustdistill.multipliers import ClassMultipliers
     from robustdistill.objectives import Objective

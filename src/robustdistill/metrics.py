@@ -102,6 +102,43 @@ class Scores:
         correct = np.bincount(true[predicted == true], minlength=num_classes).astype(np.int64)
         return cls(correct, counts, tuple(class_names) if class_names is not None else None)
 
+    @classmethod
+    def by_group(
+        cls,
+        predictions: npt.ArrayLike,
+        *,
+        labels: npt.ArrayLike,
+        groups: npt.ArrayLike,
+        num_classes: int,
+        group_names: Sequence[str],
+    ) -> Scores:
+        """The same counts for groups of examples in the place of classes: `worst_class` is then the worst group.
+
+        Args:
+            predictions: (N,) predicted class indices.
+            labels: (N,) true class indices.
+            groups: (N,) group indices in [0, G).
+            num_classes: C.
+            group_names: G names, which become `class_names`.
+
+        Raises:
+            InputError: shapes differ, or an index lies out of range.
+
+        >>> Scores.by_group([0, 1, 1], labels=[0, 1, 0], groups=[0, 1, 1], num_classes=2, group_names="ab").per_class
+        array([1. , 0.5])
+        """
+        predicted, true = _indices(predictions, "predictions", num_classes), _indices(labels, "labels", num_classes)
+        groups = _indices(groups, "groups", len(group_names))
+        if not len(predicted) == len(true) == len(groups):
+            raise InputError(
+                "predictions, labels and groups must have one length, got"
+                f" {len(predicted)}, {len(true)} and {len(groups)}"
+            )
+        right = predicted == true
+        counts = np.bincount(groups, minlength=len(group_names)).astype(np.int64)
+        correct = np.bincount(groups[right], minlength=len(group_names)).astype(np.int64)
+        return cls(correct, counts, tuple(group_names))
+
     @property
     def per_class(self) -> FloatArray:
         """(C,) recalls; NaN for a class without examples."""

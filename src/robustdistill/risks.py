@@ -59,7 +59,8 @@ def class_risks(
         targets: (B,) integer labels or (B, C) probabilities.
         loss: ℓ, "zero-one" (ties go to the first index) or "cross-entropy".
         groups: (B,) group of each example in [0, num_groups); then the result is per group, of the examples' own loss
-            Σ_y p_y ℓ(y, f). Classes are the groups by default.
+            Σ_y p_y ℓ(y, f). Or (B, C) the group that each class's share p_y ℓ(y, f) of an example counts for. Classes
+            are the groups by default. See `robustdistill.groups`.
         num_groups: G, needed with `groups`.
 
     Returns:
@@ -80,10 +81,14 @@ def class_risks(
         if groups is None:
             return Risks((targets * losses).sum(dim=0), targets.sum(dim=0))
         owner, values, mass = groups, (targets * losses).sum(dim=1), targets.sum(dim=1)
+        if groups.shape == logits.shape:
+            owner, values, mass = groups.flatten(), (targets * losses).flatten(), targets.flatten()
     else:
         values = losses.gather(1, targets.long().unsqueeze(1)).squeeze(1).double()
         owner, mass = targets if groups is None else groups, torch.ones_like(values)
-    size = _num_groups(owner, groups, num_groups, logits)
+        if owner.shape == logits.shape:
+            owner = owner.gather(1, targets.long().unsqueeze(1)).squeeze(1)
+    size = _num_groups(groups, num_groups, logits)
     zeros = torch.zeros(size, dtype=torch.float64, device=logits.device)
     owner = owner.long()
     return Risks(zeros.index_add(0, owner, values), zeros.index_add(0, owner, mass))
@@ -99,11 +104,12 @@ def _losses(logits: Tensor, loss: str) -> Tensor:
     raise unknown("risk loss", loss, ["zero-one", "cross-entropy"])
 
 
-def _num_groups(owner: Tensor, groups: Tensor | None, num_groups: int | None, logits: Tensor) -> int:
+def _num_groups(groups: Tensor | None, num_groups: int | None, logits: Tensor) -> int:
     if groups is None:
         return logits.shape[1]
-    if num_groups is None or owner.shape != logits.shape[:1]:
+    if num_groups is None or groups.shape not in (logits.shape[:1], logits.shape):
         raise InputError(
-            f"groups must be ({len(logits)},) and come with num_groups, got {tuple(owner.shape)} and {num_groups}"
+            f"groups must be ({len(logits)},) or {tuple(logits.shape)} and come with num_groups, got"
+            f" {tuple(groups.shape)} and {num_groups}"
         )
     return num_groups

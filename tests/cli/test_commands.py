@@ -180,7 +180,13 @@ def test_ctrl_c_keeps_what_was_trained_and_says_how_to_go_on(tmp_path: Path) -> 
     source = str(Path(cli.__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        arguments, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        arguments,
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # Ignored where tests run in the background.
     )
     deadline = time.monotonic() + 90
     runs = tmp_path / "runs/demo/runs"
@@ -303,3 +309,23 @@ def test_help_lists_every_data_set_and_kind_of_model(command: Command) -> None:
     for name in models._EXAMPLES:
         family = name.partition("-")[0]
         assert family in shown or re.fullmatch(r"resnet(8|14|20|32|44|56|110)", name), name
+
+
+def test_several_teachers(command: Command, tmp_path: Path) -> None:
+    for seed in ("1", "2"):
+        assert command("train", *SMALL, "--model", "convnet-4", "--seed", seed, "--out", f"runs/{seed}").code == 0
+    assert command("predict", "runs/1", "--split", "train", "--out", "t.npz", "--quiet").code == 0
+    assert command("predict", "runs/1", "--split", "val", "--out", "v.npz", "--quiet").code == 0
+    assert command("distill", *SMALL, "--teacher", "runs/1", "--teacher", "runs/2", "--out", "runs/both").code == 0
+    tables = ("--teacher-train", "t.npz", "--teacher-val", "v.npz")
+    assert command("distill", *SMALL, "--teacher", "runs/2", *tables, "--out", "runs/mixed").code == 0
+    found = [json.loads((tmp_path / f"runs/{name}/record.json").read_text()) for name in ("both", "mixed", "1")]
+    both, mixed, alone = (record["spec"] for record in found)
+    assert both["distillation"]["teacher_model"] == "convnet-4 + convnet-4"
+    assert mixed["distillation"]["teacher_view"] == "clean"
+    assert both["data"] == mixed["data"] == alone["data"]
+    assert command("train", *SMALL, "--model", "convnet-4", "--subset-seed", "3", "--out", "runs/3").code == 0
+    refused = command("distill", *SMALL, "--teacher", "runs/1", "--teacher", "runs/3", "--out", "runs/no")
+    assert refused.code == 2
+    assert "trained on different data" in refused.err
+    assert "subset_seed 0 -> 3" in refused.err

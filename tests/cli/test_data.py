@@ -49,6 +49,13 @@ def test_check_as_json(tmp_path):
     assert found["sheet"] == str(sheet)
 
 
+def test_check_says_what_is_resized(tmp_path):
+    text = run("check", "digits", "--image-size", "32", "--out", str(tmp_path / "a.png"))
+    assert "pictures of 8x8x1" in text
+    assert "models see them at 32x32: batches are resized on the device" in text
+    assert "models see" not in run("check", "digits", "--out", str(tmp_path / "a.png"))
+
+
 def test_problems_are_an_exit_code(tmp_path):
     write_idx(tmp_path / "mnist", idx_arrays())
     arguments = ("check", "mnist", "--root", str(tmp_path), "--out", str(tmp_path / "a.png"))

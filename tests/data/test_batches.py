@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustdistill.data.batches import Batch, DeviceExamples, batch_bounds
-from robustdistill.data.samplers import class_uniform, epoch_generator
+from robustdistill.data.batches import Batch, DeviceExamples, batch_bounds, epoch_order, resized, shares
+from robustdistill.data.samplers import class_uniform as class_uniform_draw
+from robustdistill.data.samplers import epoch_generator
 from robustdistill.data.splits import Examples, Preprocessing
 from robustdistill.errors import InputError
 
@@ -71,9 +73,89 @@ def test_the_clean_view_is_the_picture(pad: int, flip: bool) -> None:
     )
 
 
+def slow_resize(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A triangle around each new pixel's place among the old ones, at least one old pixel wide; (channels, H, W)."""
+    for axis, count in ((1, size[0]), (2, size[1])):
+        old = picture.shape[axis]
+        step = old / count
+        rows = []
+        for new in range(count):
+            distances = np.abs(np.arange(old) + 0.5 - (new + 0.5) * step) / max(step, 1)
+            weights = np.maximum(0, 1 - distances)
+            rows.append(np.tensordot(weights / weights.sum(), picture, axes=(0, axis)))
+        picture = np.stack(rows, axis=axis)
+    return picture
+
+
+@pytest.mark.parametrize("size", [(8, 10), (9, 7), (2, 3), (3, 11), (4, 5)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_are_resized_after_they_were_cut_and_mirrored(size: tuple[int, int], channels: int) -> None:
+    plain = pictures(2, pad=1, flip=True, channels=channels)
+    examples = replace(plain, preprocessing=replace(plain.preprocessing, resize=size))
+    data = DeviceExamples(examples)
+    assert data.views == 18
+    inputs = data.batch(torch.ones(18, dtype=torch.long), torch.arange(18)).inputs
+    expected = np.stack([slow_resize(slow_view(plain, 1, view), size) for view in range(18)])
+    assert (inputs.dtype, inputs.shape) == (torch.float32, (18, channels, *size))
+    np.testing.assert_allclose(inputs.numpy(), expected, atol=1e-5)
+    (clean,) = data.clean(5)
+    np.testing.assert_allclose(clean.inputs[1].numpy(), expected[data.clean_view], atol=1e-5)
+
+
+@pytest.mark.parametrize(("stored", "size"), [(8, (28, 28)), (32, (15, 20)), (32, (12, 40)), (9, (9, 18))])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_becomes_of_a_picture_does_not_depend_on_its_batch(
+    stored: int, size: tuple[int, int], channels: int
+) -> None:
+    """To the last bit: stored predictions of a teacher rest on that."""
+    batch = torch.randn(70, channels, stored, stored, generator=torch.Generator().manual_seed(0))
+    whole = resized(batch, size)
+    for start, count in ((0, 1), (69, 1), (3, 2), (5, 7), (20, 33)):
+        for layout in (torch.contiguous_format, torch.channels_last):
+            part = batch[start : start + count].contiguous(memory_format=layout)
+            assert torch.equal(resized(part, size), whole[start : start + count])
+
+
+def test_pictures_lie_in_memory_as_they_are_stored() -> None:
+    plain = pictures(3)
+    data = DeviceExamples(replace(plain, preprocessing=replace(plain.preprocessing, resize=(300, 300))))
+    assert data._inputs.untyped_storage().nbytes() == 3 * 8 * 9 * 3
+
+
+def test_resizing_is_part_of_the_identity_where_there_is_any() -> None:
+    settings = Preprocessing((0.5,), (0.25,), 2, True)
+    # What fingerprints of all earlier versions were taken over.
+    assert repr(settings) == "Preprocessing(mean=(0.5,), std=(0.25,), pad=2, flip=True)"
+    assert repr(replace(settings, resize=(8, 9))) == repr(settings)[:-1] + ", resize=(8, 9))"
+    plain = pictures()
+    prints = {
+        replace(plain, preprocessing=replace(plain.preprocessing, resize=size)).fingerprint
+        for size in (None, (8, 8), (8, 9))
+    }
+    assert len(prints) == 3
+    assert plain.fingerprint in prints
+
+
+@pytest.mark.parametrize("class_uniform", [False, True])
+def test_an_order_is_what_it_always_was(class_uniform: bool) -> None:
+    """Runs that are gone on with, and that are repeated, rest on it."""
+    examples, generator = pictures(40), epoch_generator(3, 2)
+    labels = torch.from_numpy(examples.labels)
+    expected = class_uniform_draw(labels, 40, generator) if class_uniform else torch.randperm(40, generator=generator)
+    order, views = epoch_order(examples, range(1, 9), seed=3, epoch=2, class_uniform=class_uniform)
+    assert torch.equal(order, expected)
+    assert torch.equal(views, torch.randint(1, 9, (40,), generator=generator))
+
+
+def test_shares_are_what_the_bounds_say() -> None:
+    assert shares(10, 4) == [(slice(0, 4, 1), 4), (slice(4, 8, 1), 4), (slice(8, 10, 1), 2)]
+    assert shares(10, 5, rank=1, processes=2) == [(slice(1, 5, 2), 5), (slice(6, 10, 2), 5)]
+
+
 def test_features_are_used_as_they_are() -> None:
     inputs = np.random.default_rng(0).normal(size=(6, 3, 2)).astype(np.float32)
-    data = DeviceExamples(Examples(inputs, None, np.arange(6), ("a", "b"), Preprocessing((9.0,), (9.0,), 4, True)))
+    settings = Preprocessing((9.0,), (9.0,), 4, True, resize=(8, 8))
+    data = DeviceExamples(Examples(inputs, None, np.arange(6), ("a", "b"), settings))
     assert (data.views, data.clean_view, data.labels) == (1, 0, None)
     for batch in data.epoch(4, seed=0, epoch=0):
         np.testing.assert_array_equal(batch.inputs.numpy(), inputs[batch.positions.numpy()])
@@ -160,7 +242,7 @@ def test_class_uniform_draws_are_those_of_the_sampler() -> None:
     examples = pictures(40)
     data = DeviceExamples(examples)
     drawn, _ = flat(list(data.epoch(8, seed=3, epoch=2, class_uniform=True)))
-    assert drawn == class_uniform(torch.from_numpy(examples.labels), 40, epoch_generator(3, 2)).tolist()
+    assert drawn == class_uniform_draw(torch.from_numpy(examples.labels), 40, epoch_generator(3, 2)).tolist()
     unlabelled = DeviceExamples(Examples(examples.inputs, None, examples.ids, examples.class_names))
     with pytest.raises(InputError, match="has no labels"):
         next(unlabelled.epoch(8, seed=3, epoch=2, class_uniform=True))

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -111,6 +112,30 @@ class TestArguments:
         preprocessing = load("digits", pad=0, flip=True).test.preprocessing
         assert (preprocessing.pad, preprocessing.flip) == (0, True)
 
+    def test_any_pictures_can_be_resized_on_the_device(self, digits, tmp_path):
+        data = load("digits", image_size=(16, 20))
+        assert np.array_equal(data.train.inputs, digits.train.inputs)
+        assert data.val.preprocessing == replace(digits.val.preprocessing, resize=(16, 20))
+        assert load("digits", image_size=8).train.fingerprint == digits.train.fingerprint
+        arrays = {"train_images": digits.train.inputs[:300], "train_labels": digits.train.labels[:300]}
+        np.savez(tmp_path / "own.npz", **arrays)
+        assert load(f"npz:{tmp_path / 'own.npz'}", image_size=4).train.preprocessing.resize == (4, 4)
+
+    def test_features_have_no_size(self, tmp_path):
+        features = np.random.default_rng(0).normal(size=(30, 8, 8)).astype(np.float32)
+        np.savez(tmp_path / "own.npz", train_images=features, train_labels=np.arange(30) % 2)
+        with pytest.raises(InputError, match=r"image_size is for pictures, and 'npz:.*' holds features"):
+            load(f"npz:{tmp_path / 'own.npz'}", image_size=8)
+
+    def test_fingerprints_are_those_of_earlier_versions(self, digits, digits_lt):
+        """Records of runs hold them: where one changed, none of its runs could be gone on with."""
+        assert [part.fingerprint for part in (digits.train, digits.val, digits.test)] == [
+            "cad7cd1ad3a18b6a",
+            "822359c41e900f26",
+            "66e51ecd6329f353",
+        ]
+        assert digits_lt.train.fingerprint == "b4b70da5f4d9568b"
+
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
@@ -121,7 +146,7 @@ class TestArguments:
             ({"ratio": 0.5}, "ratio must be"),
             ({"ratio": 1000}, "leaves class .* with 0 of 100"),
             ({"image_size": 0}, "image_size must be"),
-            ({"image_size": 8}, "image_size is for folder:, parquet:, hub:, tinyimagenet, .* only"),
+            ({"image_size": (8, -8)}, "image_size must be"),
             ({"label_column": "y"}, "label_column is for parquet:, hub: only"),
         ],
     )
@@ -251,6 +276,7 @@ class TestRecorded:
         "val": 0.2,
         "pad": 0,
         "flip": True,
+        "image_size": (12, 16),
     }
 
     @staticmethod

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ import pytest
 from PIL import Image
 
 from data.official import WNIDS, imagenet_files, jpeg, tiny_files, write_tree, write_zip
-from robustdistill.data import CATALOG, class_sizes, imagenet, load
+from robustdistill.data import CATALOG, class_sizes, imagenet, imagenet_lt, load
 from robustdistill.data.encoded import EncodedExamples, Files
+from robustdistill.data.stream import StreamedExamples, on_device
 from robustdistill.errors import InputError
 
 
@@ -75,18 +77,28 @@ class TestTinyImageNet:
         assert data.val.fingerprint == whole.val.fingerprint
         assert CATALOG["tinyimagenet-lt"].train == class_sizes(500, 83, 200).sum() == 22_403
 
-    def test_image_size(self, tmp_path, folder):
-        assert tiny(tmp_path, image_size=32).test.inputs.shape[1:] == (32, 32, 3)
-        assert tiny(tmp_path, image_size=(80, 16)).train.inputs.shape[1:] == (80, 16, 3)
+    def test_image_size_is_that_of_batches(self, tmp_path, folder):
+        plain, data = tiny(tmp_path), tiny(tmp_path, image_size=(80, 16))
+        for part, own in ((data.train, plain.train), (data.val, plain.val), (data.test, plain.test)):
+            assert np.array_equal(part.inputs, own.inputs)
+            assert part.preprocessing == replace(own.preprocessing, resize=(80, 16))
+            assert part.fingerprint != own.fingerprint
+            (batch,) = on_device(part).clean(100)
+            assert batch.inputs.shape[1:] == (3, 80, 16)
+        assert data.train.source["image_size"] == [80, 16]
+        assert tiny(tmp_path, image_size=32).train.fingerprint != data.train.fingerprint
+        shown = next(on_device(data.train).epoch(5, seed=0, epoch=0))
+        assert shown.inputs.shape == (5, 3, 80, 16)
 
-    def test_another_size_is_refused_unless_resized(self, tmp_path, folder):
+    def test_the_size_that_they_have(self, tmp_path, folder):
+        assert tiny(tmp_path, image_size=64).train.fingerprint == tiny(tmp_path).train.fingerprint
+
+    def test_another_size_is_refused(self, tmp_path, folder):
         name = f"{WNIDS[1]}_3.JPEG"
         (folder / "train" / WNIDS[1] / "images" / name).write_bytes(jpeg(1, 65, 64))
-        with pytest.raises(
-            InputError, match=rf"{name}: expected a picture of 64x64 pixels, got 65x64\. Pass image_size="
-        ):
-            tiny(tmp_path)
-        assert tiny(tmp_path, image_size=64).train.inputs.shape[1:] == (64, 64, 3)
+        for arguments in ({}, {"image_size": 32}):
+            with pytest.raises(InputError, match=rf"{name}: expected a picture of 64x64 pixels, got 65x64$"):
+                tiny(tmp_path, **arguments)
 
     def test_verify_counts_a_tree(self, tmp_path, folder, monkeypatch):
         with pytest.raises(InputError, match="published data have 200 classes, this copy 3"):
@@ -149,7 +161,16 @@ class TestTinyImageNet:
             tiny(tmp_path)
 
 
-def parquet_shards(folder: Path, files: dict[str, bytes], *, names: bool = True) -> None:
+def plain_name(name: str) -> str | None:
+    return Path(name).name
+
+
+def hub_name(name: str) -> str | None:
+    """As imagenet-1k on the hub has it: the class once more at the end."""
+    return f"{Path(name).stem}_{name.split('/')[1]}.JPEG"
+
+
+def parquet_shards(folder: Path, files: dict[str, bytes], *, names: bool = True, path=plain_name) -> None:
     """ImageNet as the hub has it: rows in any order, several row groups, labels as integers."""
     folder.mkdir(parents=True)
     notes = {"info": {"features": {"label": {"names": [f"name {w}" for w in WNIDS], "_type": "ClassLabel"}}}}
@@ -162,7 +183,7 @@ def parquet_shards(folder: Path, files: dict[str, bytes], *, names: bool = True)
             mine = pairs[shard::shards]
             table = pa.table(
                 {
-                    "image": [{"bytes": content, "path": Path(name).name} for name, content in mine],
+                    "image": [{"bytes": content, "path": path(name)} for name, content in mine],
                     "label": [WNIDS.index(name.split("/")[1]) for name, _ in mine],
                 }
             )
@@ -341,7 +362,7 @@ class TestImageNetLongTail:
         self.write(root / "ImageNet_LT_train.txt")
         with pytest.raises(InputError, match="published list has 115,846 pictures, this one 5"):
             load("imagenet-lt", root)
-        monkeypatch.setattr(imagenet, "IMAGENET_LT_COUNT", 5)
+        monkeypatch.setattr(imagenet_lt, "COUNT", 5)
         monkeypatch.setattr(imagenet, "IMAGENET_COUNTS", (3, 999, 12))
         assert len(load("imagenet-lt", root).train) == 5
 
@@ -355,8 +376,12 @@ class TestImageNetLongTail:
         path = root / "ImageNet_LT_train.txt"
         for line, message in (
             ("train/n01443537/no.JPEG 0", r"line 1: no picture 'train/n01443537/no\.JPEG' in"),
-            (f"train/{WNIDS[1]}/{WNIDS[1]}_0.JPEG 2", "line 1: .* has the label 2, its folder is class 1"),
-            (f"train/{WNIDS[1]}/{WNIDS[1]}_0.JPEG", "line 1: no picture ''"),
+            (f"train/{WNIDS[1]}/{WNIDS[1]}_0.JPEG 2", "line 1: .* has the label 2, in .*imagenet it is 1"),
+            (
+                f"train/{WNIDS[1]}/{WNIDS[1]}_0.JPEG",
+                r"line 1: expected 'train/WNID/FILE LABEL', got 'train/.*_0\.JPEG'",
+            ),
+            ("", "line 1: expected 'train/WNID/FILE LABEL', got ''"),
         ):
             self.write(path, line, *self.LINES)
             with pytest.raises(InputError, match=message):
@@ -365,10 +390,91 @@ class TestImageNetLongTail:
         with pytest.raises(InputError, match="1 pictures are listed twice"):
             load("imagenet-lt", root, verify=False)
 
-    def test_parquet_has_no_names_to_list(self, tmp_path):
-        parquet_shards(tmp_path / "imagenet", imagenet_files())
-        with pytest.raises(InputError, match="which parquet tables do not have"):
+    def test_a_list_that_is_no_text(self, root):
+        (root / "ImageNet_LT_train.txt").write_bytes(b"\xff\xfe\x00")
+        with pytest.raises(InputError, match=r"ImageNet_LT_train\.txt: no list of pictures"):
+            load("imagenet-lt", root, verify=False)
+
+
+class TestImageNetLongTailInTables(TestImageNetLongTail):
+    """The same list over the hub's parquet files; of the tests above, those that are about the list itself."""
+
+    @pytest.fixture
+    def root(self, tmp_path):
+        parquet_shards(tmp_path / "imagenet" / "data", imagenet_files(), path=hub_name)
+        return tmp_path
+
+    @pytest.mark.parametrize(
+        "path",
+        [plain_name, hub_name, lambda name: name, lambda name: hub_name(name) if "_3" in name else plain_name(name)],
+        ids=["plain", "hub", "whole", "mixed"],
+    )
+    def test_rows_are_joined_by_name(self, tmp_path, path):
+        files = imagenet_files()
+        parquet_shards(tmp_path / "imagenet", files, path=path)
+        self.write(tmp_path / "ImageNet_LT_train.txt")
+        data, whole = (load(name, tmp_path, verify=False, image_size=16) for name in ("imagenet-lt", "imagenet"))
+        assert data.train.class_counts.tolist() == [1, 3, 1]
+        assert data.class_names == whole.class_names
+        assert data.val.fingerprint == whole.val.fingerprint
+        listed = [f"{WNIDS[0]}_4", f"{WNIDS[1]}_0", f"{WNIDS[1]}_1", f"{WNIDS[1]}_2", f"{WNIDS[2]}_3"]
+        wanted = {files[f"train/{stem[:9]}/{stem}.JPEG"] for stem in listed}
+        assert {content for _, content in data.train.pictures.store.read(data.train.pictures.rows)} == wanted
+        assert np.array_equal(whole.train.labels[data.train.ids], data.train.labels)
+        assert np.array_equal(data.train.ids, np.sort(data.train.ids))
+        batches = list(StreamedExamples(data.train, workers=0).epoch(3, seed=0, epoch=0))
+        assert sorted(p for batch in batches for p in batch.positions.tolist()) == list(range(5))
+
+    def test_a_list(self, root):
+        self.write(root / "imagenet" / "ImageNet_LT_train.txt")  # beside the tables' folder
+        assert len(load("imagenet-lt", root, verify=False).train) == 5
+
+    def test_bad_lists(self, root):
+        path = root / "ImageNet_LT_train.txt"
+        for line, message in (
+            ("train/n01443537/no.JPEG 0", r"line 1: no picture 'no\.JPEG' in the tables of .*data "),
+            (f"train/{WNIDS[1]}/{WNIDS[1]}_0.JPEG 2", "line 1: .* has the label 2, in .*imagenet it is 1"),
+        ):
+            self.write(path, line, *self.LINES)
+            with pytest.raises(InputError, match=message):
+                load("imagenet-lt", root, verify=False)
+        self.write(path, *self.LINES, self.LINES[0])
+        with pytest.raises(InputError, match="1 pictures are listed twice"):
+            load("imagenet-lt", root, verify=False)
+
+    def test_a_name_that_two_rows_have(self, tmp_path):
+        twice = f"{WNIDS[1]}_1.JPEG"
+        parquet_shards(
+            tmp_path / "imagenet",
+            imagenet_files(),
+            path=lambda name: twice if f"{WNIDS[1]}_4" in name else hub_name(name),
+        )
+        self.write(tmp_path / "ImageNet_LT_train.txt")
+        message = rf"{twice}' must be one picture, and is in train-0000.* row group \d row \d and train-0000.* row \d"
+        with pytest.raises(InputError, match=message):
             load("imagenet-lt", tmp_path, verify=False)
+        self.write(tmp_path / "ImageNet_LT_train.txt", f"train/{WNIDS[0]}/{WNIDS[0]}_0.JPEG 0")
+        with pytest.raises(InputError, match="class 1"):  # one that is not listed does no harm
+            load("imagenet-lt", tmp_path, verify=False)
+
+    def test_rows_without_a_name(self, tmp_path):
+        parquet_shards(
+            tmp_path / "imagenet", imagenet_files(), path=lambda name: None if "_1.JPEG" in name else hub_name(name)
+        )
+        self.write(tmp_path / "ImageNet_LT_train.txt")
+        message = rf"line 4: no picture '{WNIDS[1]}_1\.JPEG' in the tables of .*imagenet; 3 rows have no name"
+        with pytest.raises(InputError, match=message):
+            load("imagenet-lt", tmp_path, verify=False)
+
+    @pytest.mark.parametrize(
+        "column", [pa.array([b"x", b"y"]), pa.array([{"bytes": b"x"}] * 2), pa.array([{"bytes": b"x", "path": 1}] * 2)]
+    )
+    def test_tables_without_names(self, root, column):
+        self.write(root / "ImageNet_LT_train.txt")
+        shard = root / "imagenet" / "data" / "train-00001-of-00002.parquet"
+        pq.write_table(pa.table({"image": column, "label": [0, 1]}), shard)
+        with pytest.raises(InputError, match=r"train-00001.*the list names files, and the column 'image' does not"):
+            load("imagenet-lt", root, verify=False)
 
 
 REAL = Path(os.environ.get("ROBUSTDISTILL_DATA", "")).expanduser()

@@ -99,6 +99,12 @@ class TestCheck:
         with Image.open(tmp_path / "sheet.png") as sheet:
             assert sheet.height == 3 * 68 + 4
 
+    def test_pictures_that_are_resized_on_the_device(self):
+        found = check("digits", image_size=20)
+        assert (found.shape, found.resize) == ((8, 8, 1), (20, 20))
+        assert found.problems == []
+        assert check("digits").resize is None
+
     def test_bad_arguments(self, tmp_path):
         with pytest.raises(InputError, match=r"out must end in \.png, got 'sheet\.jpg'"):
             check("digits", out="sheet.jpg")

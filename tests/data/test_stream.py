@@ -7,10 +7,14 @@ import torch
 from data.official import imagenet_files, write_tree
 from data.test_imagenet import parquet_shards
 from robustdistill.data import load
-from robustdistill.data.batches import Batch, DeviceExamples, batch_bounds
+from robustdistill.data.batches import Batch, DeviceExamples, batch_bounds, epoch_order
 from robustdistill.data.encoded import EncodedExamples
-from robustdistill.data.stream import PictureDataset, StreamedExamples, _shuffled, on_device
+from robustdistill.data.loading import load_recorded
+from robustdistill.data.pictures import decode
+from robustdistill.data.splits import Examples
+from robustdistill.data.stream import PictureDataset, StreamedExamples, default_workers, on_device
 from robustdistill.errors import InputError
+from robustdistill.training.spec import DataIdentity
 
 SIZE = 24
 
@@ -175,14 +179,15 @@ def test_parquet_rows_stream_too(tmp_path):
 
 def test_blocks_are_shuffled_a_few_at_a_time():
     blocks = np.repeat(np.arange(100), 20)
-    order = _shuffled(2000, blocks, torch.Generator().manual_seed(0))
+    examples = Examples(np.zeros((2000, 1), np.float32), None, np.arange(2000), ("a", "b"))
+    order, _ = epoch_order(examples, range(1), seed=0, epoch=0, blocks=blocks)
     assert sorted(order.tolist()) == list(range(2000))
     seen = torch.from_numpy(blocks)[order]
     for start in range(0, 1920, 640):
         window = seen[start : start + 640]
         assert len(window.unique()) == 32  # 32 whole blocks ...
         assert len(window[:64].unique()) > 20  # ... well mixed
-    assert not torch.equal(order, _shuffled(2000, blocks, torch.Generator().manual_seed(1)))
+    assert not torch.equal(order, epoch_order(examples, range(1), seed=1, epoch=0, blocks=blocks)[0])
 
 
 def test_which_examples_are_streamed(splits):
@@ -191,14 +196,106 @@ def test_which_examples_are_streamed(splits):
 
 
 def test_examples_that_are_not_cropped_have_one_view(splits):
-    train = splits.train
-    resized = type(train.pictures)(train.pictures.store, train.pictures.rows, (8, 8), "resize")
+    train = splits.train.subset(np.array([0]))
+    ((name, content),) = train.pictures.store.read(train.pictures.rows)
+    size = decode(content, name).shape[:2]
+    whole = type(train.pictures)(train.pictures.store, train.pictures.rows, size)
     streamed = StreamedExamples(
-        EncodedExamples.of(resized, train.labels, train.ids, train.class_names, train.preprocessing, "t"), workers=0
+        EncodedExamples.of(whole, train.labels, train.ids, train.class_names, train.preprocessing, "t"), workers=0
     )
     assert streamed.views == 1
     batches = list(streamed.epoch(8, seed=0, epoch=0))
     assert set(flat(batches)[1]) == {streamed.clean_view}
+
+
+@pytest.fixture(scope="module")
+def two_alike(tmp_path_factory):
+    root = tmp_path_factory.mktemp("fixed")
+    files = imagenet_files(train_each=7)
+    names = [name for name in files if name.startswith("train")]
+    files[names[1]] = files[names[0]]  # two rows of one picture
+    write_tree(root / "imagenet", files)
+    return root
+
+
+class TestFixedCrops:
+    K = 3
+
+    def load(self, two_alike, crops=K, **arguments):
+        return load("imagenet", two_alike, verify=False, image_size=SIZE, crops=crops, **arguments)
+
+    def test_views_are_few_and_all_come_up(self, two_alike):
+        streamed = StreamedExamples(self.load(two_alike).train, workers=0)
+        assert (streamed.views, streamed.clean_view) == (self.K + 1, 0)
+        keys = list(zip(*flat([b for e in range(20) for b in streamed.epoch(8, seed=0, epoch=e)]), strict=True))
+        assert set(keys) == {(position, view) for position in range(21) for view in range(1, self.K + 1)}
+
+    def test_a_view_is_the_same_picture_each_time(self, two_alike):
+        first, again = (StreamedExamples(self.load(two_alike).train, workers=0) for _ in range(2))
+        positions, views = torch.arange(21), torch.arange(21) % (self.K + 1)
+        assert torch.equal(first.batch(positions, views).inputs, again.batch(positions, views).inputs)
+
+    def test_each_row_and_view_has_a_crop_of_its_own(self, two_alike):
+        train = self.load(two_alike).train
+        cuts = train.pictures.pixels(np.array([0, 0, 0, 1, 1, 1]), [1, 2, 3, 1, 2, 3])
+        assert len({cut.tobytes() for cut in cuts}) == 6
+        clean = train.pictures.pixels(np.array([0, 1]), [0, 0])
+        assert np.array_equal(clean[0], clean[1])
+        assert np.array_equal(clean, self.load(two_alike, crops=None).train.pictures.pixels(np.array([0, 1])))
+
+    def test_a_subset_keeps_the_crops(self, two_alike):
+        train = self.load(two_alike).train
+        kept = train.subset(np.array([20, 4]))
+        assert np.array_equal(
+            kept.pictures.pixels(np.array([0, 1]), [2, 3]), train.pictures.pixels(np.array([20, 4]), [2, 3])
+        )
+
+    def test_more_crops_keep_the_fewer(self, two_alike):
+        few, many = self.load(two_alike, crops=2).train, self.load(two_alike, crops=9).train
+        rows = np.array([5, 6])
+        assert np.array_equal(few.pictures.pixels(rows, [1, 2]), many.pictures.pixels(rows, [1, 2]))
+
+    def test_they_are_part_of_the_identity_of_what_is_trained_on(self, two_alike):
+        made = {crops: self.load(two_alike, crops=crops) for crops in (None, 1, 2)}
+        assert len({data.train.fingerprint for data in made.values()}) == 3
+        assert len({data.val.fingerprint for data in made.values()}) == 1  # only ever seen clean
+        assert made[2].train.source["crops"] == 2
+        assert "crops" not in made[None].train.source
+
+    def test_a_recorded_number_comes_back(self, two_alike):
+        data = self.load(two_alike)
+        recorded = DataIdentity(**data.train.source, train=data.train.fingerprint, val=data.val.fingerprint)
+        assert load_recorded(recorded, two_alike, verify=False).train.fingerprint == data.train.fingerprint
+
+    def test_refused(self, two_alike):
+        with pytest.raises(InputError, match=r"crops is for imagenet, imagenet-lt only, and does nothing for 'digits'"):
+            load("digits", crops=4)
+        for crops in (0, -1, 2**31):
+            with pytest.raises(InputError, match=rf"crops must lie in 1\.\.2147483647, got {crops}"):
+                self.load(two_alike, crops=crops)
+
+
+@pytest.mark.parametrize(
+    ("cores", "told", "expected"),
+    [
+        (2, {}, 2),
+        (64, {}, 16),
+        (64, {"LOCAL_WORLD_SIZE": "8"}, 8),
+        (64, {"LOCAL_WORLD_SIZE": "2"}, 16),
+        (12, {"OMPI_COMM_WORLD_LOCAL_SIZE": "5"}, 2),
+        (2, {"LOCAL_WORLD_SIZE": "4"}, 1),
+        (6, {"LOCAL_WORLD_SIZE": "1", "MPI_LOCALNRANKS": "3"}, 2),
+        (8, {"LOCAL_WORLD_SIZE": "many"}, 8),
+        (8, {"LOCAL_WORLD_SIZE": "0"}, 8),
+    ],
+)
+def test_processes_of_a_machine_share_its_cores(splits, monkeypatch, cores, told, expected):
+    for name in ("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "MV2_COMM_WORLD_LOCAL_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+    assert default_workers() == StreamedExamples(splits.train).workers == expected
 
 
 def test_the_dataset_alone(splits):

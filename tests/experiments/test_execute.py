@@ -313,7 +313,12 @@ def test_an_end_from_outside_keeps_what_was_finished(workers: int, how: signal.S
     (tmp_path / "script.py").write_text(SCRIPT)
     command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "runs"), str(workers)]
     with subprocess.Popen(
-        command, env=environment(), start_new_session=True, stderr=subprocess.PIPE, text=True
+        command,
+        env=environment(),
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # Ignored where tests run in the background.
     ) as process:
         try:
             deadline = time.monotonic() + 120

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import inspect
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from robustdistill.data import load
 from robustdistill.errors import InputError
 from robustdistill.experiments.grid import DataSource, Grid
-from robustdistill.experiments.plan import Plan, read
+from robustdistill.experiments.plan import DataPlan, Plan, read
 from robustdistill.training.recipe import Recipe
 
 YAML = """
@@ -48,6 +51,12 @@ MEANT = Grid(
     fixed_teacher=True,
     recipe=Recipe.named("cifar10-lt-short").with_(epochs=60),
 )
+
+
+def test_data_have_the_arguments_of_load() -> None:
+    arguments = list(inspect.signature(load).parameters)
+    assert [field.name for field in fields(DataSource)] == arguments
+    assert list(DataPlan.model_fields) == arguments
 
 
 @pytest.mark.parametrize(("name", "text"), [("plan.yaml", YAML), ("plan.yml", YAML), ("plan.toml", TOML)])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -201,3 +202,14 @@ def test_pictures_that_stay_encoded(run: Run, pictures: Examples) -> None:
     deployed = deploy(run, encoded, runs.shift_for())
     assert (deployed.facts.fit, deployed.facts.folded) == ("crop", True)
     assert deployed.facts.input_shape == (6, 8, 3)
+
+
+def test_pictures_that_training_resizes_are_resized_in_the_export_too(tmp_path: Path) -> None:
+    examples = runs.pictures()
+    larger = dataclasses.replace(examples, preprocessing=dataclasses.replace(examples.preprocessing, resize=(11, 10)))
+    run = runs.trained("convnet-4", larger)
+    export_safetensors(run, tmp_path / "s.safetensors", larger)
+    assert load(tmp_path / "s.safetensors").facts.resize == (11, 10)
+    expected = rd.predict(run, larger).scores
+    np.testing.assert_allclose(logits_of(tmp_path / "s.safetensors", larger), expected, atol=1e-6)
+    assert np.abs(expected - rd.predict(run, examples).scores).max() > 1e-3

@@ -67,6 +67,14 @@ def test_data_that_no_option_loads_have_no_command() -> None:
         assert commands.command(own.model_copy(update={"spec": own.spec.model_copy(update={"data": data})})) is None
 
 
+def test_arguments_of_the_data_become_options() -> None:
+    own = made(role="teacher")
+    data = own.spec.data.model_copy(update={"image_size": [16, 16], "crops": 4, "val_share": 0.25, "flip": False})
+    line = commands.command(own.model_copy(update={"spec": own.spec.model_copy(update={"data": data})}))
+    assert line is not None
+    assert "--no-flip --image-size 16 --val 0.25 --crops 4 --model" in line
+
+
 def test_a_recipe_by_another_name_is_named() -> None:
     own = made(role="teacher")
     from robustdistill.training.recipe import Recipe

@@ -11,7 +11,7 @@ from rich.box import SIMPLE
 from rich.markup import escape
 from rich.table import Table
 
-from robustdistill.cli.options import AsJson, ImageSize, Lists, NoVerify, Ratio, Root
+from robustdistill.cli.options import AsJson, Crops, ImageSize, Lists, NoVerify, Ratio, Root
 from robustdistill.cli.output import out_console, say
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def check(
     subset_seed: Annotated[int, typer.Option(help="Seed that draws the long-tailed subset.")] = 0,
     ratio: Ratio = None,
     image_size: ImageSize = None,
+    crops: Crops = None,
     lists: Lists = None,
     no_verify: NoVerify = False,
     out: Annotated[
@@ -77,6 +78,7 @@ def check(
         subset_seed=subset_seed,
         verify=not no_verify,
         image_size=image_size,
+        crops=crops,
         lists=lists,
         **({} if ratio is None else {"ratio": ratio}),
     )
@@ -120,6 +122,8 @@ def _print_checked(found: Checked) -> None:
             ends = [f"{count:,} {escape(repr(name))}" for name, count in items]
         table.add_row(split, f"{facts.examples:,}", *ends)
     out_console.print(table)
+    if found.resize is not None:
+        say(False, f"models see them at {'x'.join(map(str, found.resize))}: batches are resized on the device")
     say(False, f"class sizes of train, first to last class: {_sizes(list(found.splits['train'].class_sizes.values()))}")
     for split, facts in found.splits.items():
         say(False, f"{split}: subset {facts.subset}, fingerprint {facts.fingerprint}")

@@ -58,8 +58,14 @@ Ratio = Annotated[
 ]
 ImageSize = Annotated[
     int | None,
+    typer.Option(min=1, help="Side of the pictures that the model sees; they are resized to it.", show_default="own"),
+]
+Crops = Annotated[
+    int | None,
     typer.Option(
-        min=1, help="Side that pictures are resized to (folders, tables, TinyImageNet, ImageNet).", show_default="own"
+        min=1,
+        help="ImageNet: so many fixed random crops of each picture, so that a teacher's predictions can be stored.",
+        show_default="new ones each epoch",
     ),
 ]
 Lists = Annotated[
@@ -81,6 +87,7 @@ class DataOptions:
         typer.Option(help="Share of train to validate on; all that is held out is then test.", show_default="none"),
     ] = None
     image_size: ImageSize = None
+    crops: Crops = None
     pad: Annotated[
         int | None,
         typer.Option(min=0, help="Pixels that training pictures are shifted by at most.", show_default="the data's"),

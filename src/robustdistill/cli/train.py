@@ -70,14 +70,19 @@ def train(
 def distill(
     *,
     teacher: Annotated[
-        str, typer.Option(help='Folder of a finished run, or "module:callable" that returns a trained module.')
-    ] = "runs/teacher",
+        list[str] | None,
+        typer.Option(
+            help='Folder of a finished run, or "module:callable" that returns a trained module. Of several, each with'
+            " this option or the next two, the probabilities are averaged.",
+            show_default="runs/teacher",
+        ),
+    ] = None,
     teacher_train: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(help="Instead: table of the teacher's predictions on the training examples.", show_default=False),
     ] = None,
     teacher_val: Annotated[
-        Path | None, typer.Option(help="And on the validation examples.", show_default=False)
+        list[Path] | None, typer.Option(help="And on the validation examples.", show_default=False)
     ] = None,
     teacher_model: OwnModel = None,
     data: SameData = None,
@@ -127,7 +132,7 @@ def distill(
     """Train a student on a teacher's predictions."""
     quieten(quiet or as_json)
     chosen = training.chosen()
-    source, recorded = _teacher(teacher, teacher_train, teacher_val, teacher_model)
+    source, recorded = _teachers(teacher or [], teacher_train or [], teacher_val or [], teacher_model, data)
     if recorded is not None:
         splits = loading.load_recorded(recorded, data)
     elif data is not None:
@@ -159,16 +164,38 @@ def distill(
     _finish(run, splits, out, quiet, as_json, follow_up=follow_up)
 
 
-def _teacher(folder: str, train: Path | None, val: Path | None, model: str | None) -> tuple[Any, DataIdentity | None]:
-    """The teacher, and what it says of its data."""
-    if (train is None) != (val is None):
+def _teachers(
+    names: list[str], train: list[Path], val: list[Path], model: str | None, data: str | None
+) -> tuple[Any, DataIdentity | None]:
+    """The teacher, or a list of several, and what they say of their data."""
+    if len(train) != len(val):
         raise InputError("--teacher-train and --teacher-val go together: validation needs the teacher's labels too")
-    if train is not None and val is not None:
-        return {"train": rd.Predictions.read(train), "val": rd.Predictions.read(val)}, None
-    if ":" in folder and not Path(folder).exists():
-        return folder, None
+    names = names or ([] if train else ["runs/teacher"])
+    found = [_teacher(name, model, only=len(names) == 1) for name in names]
+    found += [
+        ({"train": rd.Predictions.read(first), "val": rd.Predictions.read(second)}, None)
+        for first, second in zip(train, val, strict=True)
+    ]
+    recorded = [known for _, known in found if known is not None]
+    for other in recorded[1:]:
+        if data is None and other != recorded[0]:
+            from robustdistill.training.spec import differences
+
+            what = differences(recorded[0].model_dump(), other.model_dump())
+            raise InputError(f"--data is needed: the teachers were trained on different data ({what})")
+    sources = [source for source, _ in found]
+    return sources if len(sources) > 1 else sources[0], recorded[0] if recorded else None
+
+
+def _teacher(name: str, model: str | None, *, only: bool) -> tuple[Any, DataIdentity | None]:
+    """A teacher by its folder or "module:callable", and what it says of its data."""
+    if ":" in name and not Path(name).exists():
+        return name, None
     try:
-        run = rd.Run.load(folder, model=model)
+        from robustdistill.training.run import read_record
+
+        own_code = only or ":" in str(read_record(Path(name))["spec"].get("model"))
+        run = rd.Run.load(name, model=model if own_code else None)
     except InputError as error:
         # Here `model` is another option, the student's.
         raise InputError(str(error).replace("model=", "teacher_model=")) from error

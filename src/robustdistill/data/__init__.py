@@ -1,6 +1,6 @@
 """Data sets by name as training, validation and test examples.
 
-Only `batches`, `samplers` and `stream` import torch; the samplers' names here do so on first use.
+Only `batches`, `datasets`, `samplers` and `stream` import torch; their names here do so on first use.
 
 Example:
     data = robustdistill.data.load("cifar10-lt", root="~/data", split_seed=0, subset_seed=0)
@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from robustdistill.data.arrays import from_arrays
 from robustdistill.data.catalog import CATALOG, Entry, default_root, names
-from robustdistill.data.loading import load
+from robustdistill.data.loading import load, split
 from robustdistill.data.longtail import class_sizes, long_tail
 from robustdistill.data.splits import Examples, Preprocessing, Splits
 
@@ -26,12 +27,17 @@ __all__ = [
     "class_sizes",
     "class_uniform",
     "default_root",
+    "from_arrays",
+    "from_dataset",
+    "from_loader",
     "load",
     "long_tail",
     "names",
+    "split",
 ]
 
 if TYPE_CHECKING:
+    from robustdistill.data.datasets import from_dataset, from_loader
     from robustdistill.data.samplers import ClassBalancedSampler, class_uniform
 
 
@@ -40,4 +46,8 @@ def __getattr__(name: str) -> Any:
         from robustdistill.data import samplers
 
         return getattr(samplers, name)
+    if name in ("from_dataset", "from_loader"):
+        from robustdistill.data import datasets
+
+        return getattr(datasets, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

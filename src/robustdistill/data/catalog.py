@@ -16,15 +16,9 @@ from robustdistill.data.formats import (
     read_fashion_mnist,
     read_mnist,
 )
-from robustdistill.data.imagenet import (
-    IMAGENET_FOLDERS,
-    IMAGENET_LT_COUNT,
-    TINY_FOLDER,
-    TINY_ZIP,
-    read_imagenet,
-    read_imagenet_lt,
-    read_tinyimagenet,
-)
+from robustdistill.data.imagenet import IMAGENET_FOLDERS, TINY_FOLDER, TINY_ZIP, read_imagenet, read_tinyimagenet
+from robustdistill.data.imagenet_lt import COUNT as IMAGENET_LT_COUNT
+from robustdistill.data.imagenet_lt import read_imagenet_lt
 from robustdistill.data.splits import Preprocessing
 
 
@@ -44,7 +38,6 @@ class Entry:
         files: any of these under the root is enough; empty where the data set needs no file.
         page: where it is officially downloaded; empty likewise.
         download: what to download there.
-        resizes: whether `image_size` is for it.
         streamed: whether it is too large for memory: its pictures stay encoded until a batch wants them.
     """
 
@@ -59,7 +52,6 @@ class Entry:
     files: tuple[str, ...] = ()
     page: str = ""
     download: str = ""
-    resizes: bool = False
     streamed: bool = False
 
     def present(self, root: str | os.PathLike[str] | None = None) -> bool:
@@ -128,7 +120,6 @@ _TINYIMAGENET = Entry(
     files=(TINY_FOLDER, TINY_ZIP),
     page="http://cs231n.stanford.edu/tiny-imagenet-200.zip",
     download="the zip",
-    resizes=True,
 )
 _IMAGENET = Entry(
     name="imagenet",
@@ -142,7 +133,6 @@ _IMAGENET = Entry(
     files=IMAGENET_FOLDERS,
     page="https://image-net.org/download.php",
     download="ILSVRC 2012",
-    resizes=True,
     streamed=True,
 )
 

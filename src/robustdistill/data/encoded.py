@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
@@ -26,7 +26,7 @@ from robustdistill.errors import InputError
 if TYPE_CHECKING:
     from robustdistill.data.splits import Preprocessing
 
-Fit = Literal["exact", "resize", "crop"]
+Fit = Literal["exact", "crop"]
 _CHUNK = 1024  # pictures read before they are decoded together: bounds what is held encoded
 
 
@@ -171,14 +171,17 @@ class EncodedPictures:
         store: where they lie.
         rows: (N,) rows of the store.
         size: (H, W) once decoded.
-        fit: how a stored picture gets that size: "exact" refuses any other, "resize" resizes it, "crop" resizes its
-            shorter side to 256/224 of `size` and cuts the centre.
+        fit: how a stored picture gets that size: "exact" refuses any other, "crop" resizes its shorter side to 256/224
+            of `size` and cuts the centre.
+        crops: K, where each picture has the views 1..K only, drawn from its row and the view; None where every number
+            is a view.
     """
 
     store: Store
     rows: IntArray
     size: tuple[int, int]
     fit: Fit = "exact"
+    crops: int | None = None
 
     dtype = np.dtype(np.uint8)
 
@@ -190,22 +193,32 @@ class EncodedPictures:
         return len(self.rows)
 
     def __getitem__(self, positions: npt.NDArray[np.integer[Any]]) -> EncodedPictures:
-        return EncodedPictures(self.store, self.rows[positions], self.size, self.fit)
+        return replace(self, rows=self.rows[positions])
 
     def pixels(
         self, positions: npt.NDArray[np.integer[Any]], views: Sequence[int] | None = None
     ) -> npt.NDArray[np.uint8]:
         """(M, H, W, 3) the pictures at `positions` (M,): clean, or each in its view (M,).
 
-        A view other than `CLEAN_VIEW` is a random resized crop, mirrored half of the time, and decides which.
+        A view other than `CLEAN_VIEW` is a random resized crop, mirrored half of the time. Which one, the view decides;
+        of `crops` fixed ones the picture's row too, so that equal views of two pictures are no equal cuts.
 
         Raises:
             InputError: a picture cannot be read, or "exact" ones have another size.
         """
         out = np.empty((len(positions), *self.size, 3), dtype=np.uint8)
-        for index, (where, content) in enumerate(self.store.read(self.rows[positions])):
-            out[index] = self._decode(where, content, CLEAN_VIEW if views is None else views[index])
+        rows = self.rows[positions]
+        shown = [CLEAN_VIEW] * len(rows) if views is None else views
+        wanted = zip(self.store.read(rows), rows.tolist(), shown, strict=True)
+        for index, ((where, content), row, view) in enumerate(wanted):
+            out[index] = self._decode(where, content, self._seed(row, view))
         return out
+
+    def _seed(self, row: int, view: int) -> int | list[int] | None:
+        """Of the crop that a view is; None where it is the clean one."""
+        if view == CLEAN_VIEW:
+            return None
+        return view if self.crops is None else [row, view]
 
     def decoded(self) -> npt.NDArray[np.uint8]:
         """(N, H, W, 3) all of them, clean, decoded by one thread for each core.
@@ -222,26 +235,22 @@ class EncodedPictures:
         return out
 
     def _clean(self, named: tuple[str, bytes]) -> npt.NDArray[np.uint8]:
-        return self._decode(*named, CLEAN_VIEW)
+        return self._decode(*named, None)
 
-    def _decode(self, where: str, content: bytes, view: int) -> npt.NDArray[np.uint8]:
-        picture = decode(content, where, self.size if self.fit == "resize" else None)
+    def _decode(self, where: str, content: bytes, seed: int | list[int] | None) -> npt.NDArray[np.uint8]:
+        picture = decode(content, where)
         if self.fit == "crop":
-            picture = (
-                centre_crop(picture, self.size)
-                if view == CLEAN_VIEW
-                else random_resized_crop(picture, self.size, seed=view)
-            )
+            picture = centre_crop(picture, self.size) if seed is None else random_resized_crop(picture, self.size, seed)
         if picture.shape[:2] != self.size:
             raise InputError(
                 f"{where}: expected a picture of {self.size[0]}x{self.size[1]} pixels, got "
-                f"{picture.shape[0]}x{picture.shape[1]}. Pass image_size= to resize all of them"
+                f"{picture.shape[0]}x{picture.shape[1]}"
             )
         return picture
 
     def identity(self) -> Iterator[bytes]:
         """What a fingerprint is taken over: which pictures and how they are cut, not their pixels."""
-        yield repr((self.shape, self.fit)).encode()
+        yield repr((self.shape, self.fit) if self.crops is None else (self.shape, self.fit, self.crops)).encode()
         yield self.store.identity(self.rows)
 
     def blocks(self) -> IntArray | None:
@@ -274,6 +283,10 @@ class EncodedExamples(Examples):
     def pictures(self) -> EncodedPictures:
         return cast("EncodedPictures", self.inputs)
 
+    def with_crops(self, crops: int | None) -> EncodedExamples:
+        """The same examples, of which each has so many fixed crops; None makes them without end."""
+        return replace(self, inputs=cast("npt.NDArray[Any]", replace(self.pictures, crops=crops)))
+
     def decoded(self) -> Examples:
         """The same examples in memory."""
         return Examples(
@@ -284,6 +297,8 @@ class EncodedExamples(Examples):
             self.preprocessing,
             self.name,
             self.source,
+            self.groups,
+            self.group_names,
         )
 
     @cached_property
@@ -297,4 +312,5 @@ class EncodedExamples(Examples):
                 digest.update(f"{numbers.dtype}{numbers.shape}".encode())
                 digest.update(np.ascontiguousarray(numbers).data)
         digest.update(repr((self.class_names, self.preprocessing)).encode())
+        digest.update(self.group_identity)
         return digest.hexdigest()[:16]

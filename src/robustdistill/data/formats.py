@@ -30,7 +30,8 @@ class Options:
 
     Attributes:
         verify: refuse official files whose md5 is not the published one.
-        image_size: (height, width) that pictures are resized to; None refuses pictures of unequal sizes.
+        image_size: (height, width) that pictures of a user's own and those that are streamed get in reading; the others
+            are resized later, on the device. None refuses pictures of a user's own that have unequal sizes.
         image_column: of a table; None looks for the usual names.
         label_column: likewise.
         lists: a file of "path label" lines that names the training pictures, where the data set takes one.

@@ -1,4 +1,4 @@
-"""Readers of TinyImageNet, ImageNet and ImageNet-LT. They list pictures; decoding is left to `encoded`.
+"""Readers of TinyImageNet and ImageNet. They list pictures; decoding is left to `encoded`.
 
 Classes are WordNet ids, sorted, and the pictures of a class are sorted by file name, so that ids are the rows that the
 usual folder loaders number in the same way.
@@ -29,8 +29,6 @@ TINY_COUNTS = (200, 500, 50)  # classes; training and validation pictures of eac
 IMAGENET_FOLDERS = ("imagenet", "ImageNet", "ILSVRC2012")
 IMAGENET_SIZE = (224, 224)
 IMAGENET_COUNTS = (1000, 1_281_167, 50_000)  # classes, training and validation pictures
-IMAGENET_LT_LIST = "ImageNet_LT_train.txt"
-IMAGENET_LT_COUNT = 115_846
 
 
 class Tree(Protocol):
@@ -126,12 +124,10 @@ def read_tinyimagenet(root: Path, options: Options) -> Source:
     val = _tiny_validation(tree, {wnid: j for j, wnid in enumerate(wnids)})
     if options.verify:
         _check_tiny_counts(tree, wnids, train, val)
-    fit: Fit = "exact" if options.image_size is None else "resize"
-    size = options.image_size or TINY_SIZE
     return Source(
         class_names=_class_names(wnids, tree.text("words.txt") or ""),
-        train=_part(tree, train, size, fit),
-        val=_part(tree, val, size, fit),
+        train=_part(tree, train, TINY_SIZE, "exact"),
+        val=_part(tree, val, TINY_SIZE, "exact"),
     )
 
 
@@ -185,39 +181,20 @@ def read_imagenet(root: Path, options: Options) -> Source:
     Nothing is decoded yet, and `verify` checks the numbers of classes and pictures: there is no published sum of these
     layouts.
     """
-    folder = _imagenet_folder(root)
-    source = _imagenet_parquet(folder, options) if _shards(folder, "train") else _imagenet_tree(folder, options)
+    folder = imagenet_folder(root)
+    source = list_imagenet(folder, options)
     if options.verify:
-        _check_imagenet_counts(folder, source)
+        check_imagenet_counts(folder, source)
     return source
 
 
-def read_imagenet_lt(root: Path, options: Options) -> Source:
-    """ImageNet-LT (Liu et al. 2019): the published list of training pictures of ImageNet; held out as in `imagenet`.
-
-    The list is `options.lists`, a file or the folder of `ImageNet_LT_train.txt`; by default that file in `root` or
-    beside `train/`. Its lines are "train/n01440764/n01440764_190.JPEG 0". The published validation and test lists are
-    not used.
-    """
-    folder = _imagenet_folder(root)
-    if _shards(folder, "train"):
-        raise InputError(f"{folder}: the lists name JPEG files, which parquet tables do not have; expected train/WNID/")
-    source = _imagenet_tree(folder, options)
-    path = _list_file(root, folder, options.lists)
-    kept = _listed_rows(path, folder, source)
-    if options.verify:
-        if len(kept) != IMAGENET_LT_COUNT:
-            raise InputError(
-                f"{path}: the published list has {IMAGENET_LT_COUNT:,} pictures, this one {len(kept):,}. "
-                "Read it as it is with --no-verify (verify=False)"
-            )
-        _check_imagenet_counts(folder, source, train=False)
-    assert source.train.labels is not None
-    train = Part(source.train.inputs[kept], source.train.labels[kept], kept)
-    return Source(source.class_names, train=train, val=source.val)
+def list_imagenet(folder: Path, options: Options) -> Source:
+    """Either layout of ImageNet as it lies in `folder`, whatever its counts."""
+    return _imagenet_parquet(folder, options) if _shards(folder, "train") else _imagenet_tree(folder, options)
 
 
-def _imagenet_folder(root: Path) -> Path:
+def imagenet_folder(root: Path) -> Path:
+    """The folder of ImageNet below `root`."""
     for name in IMAGENET_FOLDERS:
         if (root / name).is_dir():
             return root / name
@@ -300,7 +277,8 @@ def _parquet_places(files: list[Path]) -> tuple[IntArray, IntArray, tuple[str, .
     return np.concatenate(places).astype(np.int64), np.concatenate(labels), names
 
 
-def _check_imagenet_counts(folder: Path, source: Source, *, train: bool = True) -> None:
+def check_imagenet_counts(folder: Path, source: Source, *, train: bool = True) -> None:
+    """Refuses another number of classes or pictures than the published one, of training pictures only if `train`."""
     classes, *counts = IMAGENET_COUNTS
     found = [("classes", classes, len(source.class_names))]
     for name, expected, part in zip(("training", "validation"), counts, (source.train, source.val), strict=True):
@@ -312,40 +290,6 @@ def _check_imagenet_counts(folder: Path, source: Source, *, train: bool = True) 
                 f"{folder}: the published data have {expected:,} {what}, this copy {got:,}. "
                 "Read it as it is with --no-verify (verify=False)"
             )
-
-
-def _list_file(root: Path, folder: Path, given: Path | None) -> Path:
-    if given is not None:
-        path = given / IMAGENET_LT_LIST if given.is_dir() else given
-        if not path.is_file():
-            raise InputError(f"lists: expected the file {IMAGENET_LT_LIST} or its folder, found nothing at {given}")
-        return path
-    for place in (root, folder):
-        if (place / IMAGENET_LT_LIST).is_file():
-            return place / IMAGENET_LT_LIST
-    raise InputError(f"expected {IMAGENET_LT_LIST} in {root} or {folder}; name it, or its folder, with lists=")
-
-
-def _listed_rows(path: Path, folder: Path, source: Source) -> IntArray:
-    """The rows of the training part that a list names, sorted."""
-    pictures, labels = source.train.inputs, source.train.labels
-    assert isinstance(pictures, EncodedPictures)
-    assert isinstance(pictures.store, Files)
-    assert labels is not None
-    rows = {name: row for row, name in enumerate(pictures.store.names.tolist())}
-    kept = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        name, _, label = line.strip().rpartition(" ")
-        row = rows.get(name.encode())
-        if row is None:
-            raise InputError(f"{path} line {number}: no picture {name!r} in {folder} (lines are 'train/WNID/FILE 0')")
-        if label != str(labels[row]):
-            raise InputError(f"{path} line {number}: {name} has the label {label}, its folder is class {labels[row]}")
-        kept.append(row)
-    kept_rows: IntArray = np.unique(np.array(kept, dtype=np.int64))
-    if len(kept_rows) != len(kept):
-        raise InputError(f"{path}: {len(kept) - len(kept_rows)} pictures are listed twice")
-    return kept_rows
 
 
 def _pictures(names: Iterable[str]) -> list[str]:

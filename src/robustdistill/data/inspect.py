@@ -63,7 +63,7 @@ class Checked:
 
     Attributes:
         name: of the data set.
-        shape: of one example.
+        shape: of one example as it is stored, or streamed.
         dtype: uint8 for pictures, float32 for features.
         splits: "train", "val" and "test".
         disjoint: whether validation and test share no example.
@@ -71,6 +71,7 @@ class Checked:
             "train/test" and "val/test"; None where pictures are streamed and none was read.
         problems: what is not as it should be, in words; empty where all is well.
         sheet: the contact sheet, or None for features.
+        resize: (height, width) that pictures are resized to on the device; None for the size that they have.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Checked:
     repeated: dict[str, int] | None
     problems: list[str] = field(default_factory=list)
     sheet: str | None = None
+    resize: tuple[int, int] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """As plain values."""
@@ -133,6 +135,7 @@ def check(
         repeated=_repeated(parts),
         problems=_problems(name, data, disjoint, usual=not arguments.keys() & {"ratio", "profile", "val"}),
         sheet=sheet,
+        resize=data.train.preprocessing.resize,
     )
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from robustdistill.training.spec import DataIdentity
 
 TEST_SHARE = VAL_SHARE = 0.2  # of a source that is one part only
+LARGEST_CROPS = 2**31 - 1
 
 
 def load(
@@ -46,6 +47,7 @@ def load(
     pad: int | None = None,
     flip: bool | None = None,
     image_size: int | tuple[int, int] | None = None,
+    crops: int | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
     lists: str | os.PathLike[str] | None = None,
@@ -67,8 +69,14 @@ def load(
         val: the share of the training part to validate on; None follows the rule at the top of this module.
         pad: overrides the cropping of `Preprocessing`; a user's own pictures have 0.
         flip: overrides the mirroring likewise; a user's own pictures are not mirrored.
-        image_size: the side, or (height, width), that pictures of a folder, a table or TinyImageNet are resized to, and
-            those of ImageNet are cut to.
+        image_size: the side, or (height, width), that models see. Pictures of a folder or a table are resized to it as
+            they are read, since they may differ in size, and those of ImageNet cut to it as they are decoded. All
+            others stay in memory as they are stored, and batches of them are resized on the device
+            (`Preprocessing.resize`).
+        crops: of ImageNet, a number K of random crops of each training picture, drawn once and for all from its row, in
+            place of a new one each time. An epoch shows each picture in one of the K. With the clean one they are K + 1
+            views, so that `distill` can store what a teacher says of them: (K + 1) · N · C · 2 bytes when full, 12.8 GB
+            for ImageNet at K = 4.
         image_column: the pictures' column of a table; by default "image", "img" or "picture".
         label_column: the labels' column; by default "label", "labels", "fine_label", "target" or "class".
         lists: of ImageNet-LT, the published list of training pictures or its folder; by default looked for in `root`.
@@ -87,6 +95,8 @@ def load(
             raise InputError(f"{argument} must be at least 0, got {value}")
     if val is not None and not 0 < val < 1:
         raise InputError(f"val must be a share of train between 0 and 1, got {val}")
+    if crops is not None:
+        _check_crops(crops, name)
     options = Options(verify, _pair(image_size), image_column, label_column, None if lists is None else Path(lists))
     source, entry = _read(name, root, options)
     preprocessing = None if entry is None else entry.preprocessing
@@ -119,6 +129,7 @@ def load(
         preprocessing,
         pad=preprocessing.pad if pad is None else pad,
         flip=preprocessing.flip if flip is None else flip,
+        resize=_resize(name, splits.train, options.image_size),
     )
     if ratio != 1:
         kept = long_tail(splits.train.require_labels(), ratio, subset_seed, profile, splits.train.num_classes)
@@ -132,12 +143,15 @@ def load(
         "pad": pad,
         "flip": flip,
         "image_size": None if options.image_size is None else list(options.image_size),
+        "crops": crops,
         "image_column": image_column,
         "label_column": label_column,
     }
     facts |= {key: value for key, value in asked.items() if value is not None}
     if entry is None or not entry.streamed:
         splits = Splits(*(_decoded(part) for part in (splits.train, splits.val, splits.test)))
+    elif isinstance(splits.train, EncodedExamples):
+        splits = replace(splits, train=splits.train.with_crops(crops))
     finished = {
         split: replace(
             part, preprocessing=preprocessing, name=f"{name}/{split}", source={**facts, "subset": subset_hash(part.ids)}
@@ -145,6 +159,47 @@ def load(
         for split, part in (("train", splits.train), ("val", splits.val), ("test", splits.test))
     }
     return Splits(**finished)
+
+
+def split(examples: Examples, val: float = VAL_SHARE, test: float = TEST_SHARE, seed: int = 0) -> Splits:
+    """Your own examples as training, validation and test parts: a share of every class (and of every group of it).
+
+    Pictures whose preprocessing has no statistics yet get those of the channels of the training part.
+
+    Args:
+        examples: labelled.
+        val: the share to validate on.
+        test: the share to test on.
+        seed: of the draw.
+
+    Raises:
+        InputError: a share is out of range, the examples have no labels, or a class is too small to be in every part.
+
+    >>> digits = load("digits")
+    >>> parts = split(digits.train, val=0.3, test=0.2, seed=1)
+    >>> len(parts.train) + len(parts.val) + len(parts.test) == len(digits.train)
+    True
+    """
+    if not (val > 0 and test > 0 and val + test < 1):
+        raise InputError(f"val and test must be positive shares that leave something to train on, got {val} and {test}")
+    labels = examples.require_labels()
+    cells = labels if examples.groups is None else labels * len(examples.group_names) + examples.groups
+    rest, *taken = _stratified(cells, [val, test], seed)
+    _check_partition(len(examples), rest, *taken)
+    facts = {**examples.source, "split_seed": seed, "val_share": val, "test_share": test}
+    made = {
+        part: replace(examples.subset(positions, f"{examples.name}/{part}"), source=facts)
+        for part, positions in zip(("train", "val", "test"), (rest, *taken), strict=True)
+    }
+    plain = Preprocessing()
+    known = examples.preprocessing
+    if examples.inputs.dtype == np.uint8 and (known.mean, known.std) == (plain.mean, plain.std):
+        measured = _statistics(made["train"])
+        known = replace(known, mean=measured.mean, std=measured.std)
+        made = {part: replace(found, preprocessing=known) for part, found in made.items()}
+    for found in made.values():
+        found.require_every_class()
+    return Splits(**made)
 
 
 def load_recorded(
@@ -193,7 +248,7 @@ def load_recorded(
     return splits
 
 
-_RECORDED = ("ratio", "profile", "pad", "flip", "image_size", "image_column", "label_column")
+_RECORDED = ("ratio", "profile", "pad", "flip", "image_size", "crops", "image_column", "label_column")
 
 
 def _decoded(part: Examples) -> Examples:
@@ -201,9 +256,26 @@ def _decoded(part: Examples) -> Examples:
     return part.decoded() if isinstance(part, EncodedExamples) else part
 
 
+def _check_crops(crops: int, name: str) -> None:
+    streamed = [entry.name for entry in CATALOG.values() if entry.streamed]
+    if name not in streamed:
+        raise InputError(f"crops is for {', '.join(streamed)} only, and does nothing for {name!r}")
+    if not 1 <= crops <= LARGEST_CROPS:
+        raise InputError(f"crops must lie in 1..{LARGEST_CROPS}, got {crops}")
+
+
+def _resize(name: str, train: Examples, size: tuple[int, int] | None) -> tuple[int, int] | None:
+    """What pictures that did not get this size in reading are resized to on the device."""
+    if size is None:
+        return None
+    if train.inputs.dtype != np.uint8:
+        raise InputError(f"image_size is for pictures, and {name!r} holds features")
+    return None if train.inputs.shape[1:3] == size else size
+
+
 def _read(name: str, root: str | os.PathLike[str] | None, options: Options) -> tuple[Source, Entry | None]:
     kind, colon, target = name.partition(":")
-    for argument in ("image_size", "image_column", "label_column", "lists"):
+    for argument in ("image_column", "label_column", "lists"):
         takers = _takers(argument)
         if getattr(options, argument) is not None and (f"{kind}:" if colon else name) not in takers:
             raise InputError(f"{argument} is for {', '.join(takers)} only, and does nothing for {name!r}")
@@ -233,8 +305,6 @@ def _read(name: str, root: str | os.PathLike[str] | None, options: Options) -> t
 def _takers(argument: str) -> list[str]:
     """The kinds and names that an argument of `load` is for."""
     kinds = [f"{kind}:" for kind, taken in sources.ARGUMENTS.items() if argument in taken]
-    if argument == "image_size":
-        kinds += [entry.name for entry in CATALOG.values() if entry.resizes]
     return ["imagenet-lt"] if argument == "lists" else kinds
 
 

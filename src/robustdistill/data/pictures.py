@@ -13,7 +13,7 @@ from robustdistill.errors import InputError
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
 CROP_RATIO = 256 / 224  # shorter side over crop, when ImageNet models are evaluated
-CLEAN_VIEW = 0  # the view of a picture that is not augmented; every other one is a seed of `random_resized_crop`
+CLEAN_VIEW = 0  # the view of a picture that is not augmented; every other one seeds `random_resized_crop`
 
 _LOG_RATIO = float(np.log(4 / 3))
 _GREY = ("1", "L", "LA")
@@ -77,11 +77,14 @@ def centre_crop(picture: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.ND
     return _resized(picture, (tall, wide))[top : top + size[0], left : left + size[1]]
 
 
-def random_resized_crop(picture: npt.NDArray[np.uint8], size: tuple[int, int], seed: int) -> npt.NDArray[np.uint8]:
+def random_resized_crop(
+    picture: npt.NDArray[np.uint8], size: tuple[int, int], seed: int | list[int]
+) -> npt.NDArray[np.uint8]:
     """(height, width, channels) of a random part of `picture`, mirrored half of the time (Szegedy et al. 2015).
 
     The part has 8 to 100 % of the area and an aspect ratio between 3/4 and 4/3, log-uniform; where ten draws do not
-    fit into the picture, it is the largest central part of an admissible ratio. `seed` alone decides.
+    fit into the picture, it is the largest central part of an admissible ratio. `seed`, one number or several, alone
+    decides.
     """
     random = np.random.default_rng(seed)
     height, width = picture.shape[:2]

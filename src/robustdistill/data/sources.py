@@ -32,7 +32,7 @@ def _source(where: str, parts: RawParts, class_names: tuple[str, ...] | None) ->
     inputs, labels = parts["train"]
     if len(inputs) == 0 or labels is None:
         raise InputError(f"{where}: train must hold labelled examples, got {len(inputs)} without any label")
-    names = class_names or _names_from(labels, where)
+    names = class_names or names_from(labels, where)
     made = {}
     for part, (x, y) in parts.items():
         if x.shape[1:] != inputs.shape[1:] or x.dtype != inputs.dtype:
@@ -42,11 +42,16 @@ def _source(where: str, parts: RawParts, class_names: tuple[str, ...] | None) ->
             )
         if len(x) == 0:
             raise InputError(f"{where}: {part} holds no example")
-        made[part] = Part(x, None if y is None else _integers(y, names, f"{where}: {part}"))
+        made[part] = Part(x, None if y is None else integers_of(y, names, f"{where}: {part}"))
     return Source(names, made["train"], made.get("val"), made.get("test"))
 
 
-def _names_from(labels: npt.NDArray[Any], where: str) -> tuple[str, ...]:
+def names_from(labels: npt.NDArray[Any], where: str) -> tuple[str, ...]:
+    """Class names that labels (N,) imply: the distinct texts, sorted, or "0".."C-1" up to the highest integer.
+
+    Raises:
+        InputError: an integer is not below N, hence no class.
+    """
     if labels.dtype.kind not in "iub":
         return tuple(sorted({str(label) for label in labels.tolist()}))
     highest = int(labels.max())
@@ -55,7 +60,12 @@ def _names_from(labels: npt.NDArray[Any], where: str) -> tuple[str, ...]:
     return tuple(str(j) for j in range(highest + 1))
 
 
-def _integers(labels: npt.NDArray[Any], names: tuple[str, ...], where: str) -> IntArray:
+def integers_of(labels: npt.NDArray[Any], names: tuple[str, ...], where: str) -> IntArray:
+    """(N,) int64 class indices of labels (N,), which are indices already or names of classes.
+
+    Raises:
+        InputError: they are neither.
+    """
     if labels.ndim != 1:
         raise InputError(f"{where}: labels must be of shape (N,), got {labels.shape}")
     if labels.dtype.kind in "iub":
@@ -69,7 +79,7 @@ def _integers(labels: npt.NDArray[Any], names: tuple[str, ...], where: str) -> I
     return np.array([index[label] for label in labels.tolist()], dtype=np.int64)
 
 
-def _pictures_or_features(array: npt.NDArray[Any], where: str) -> npt.NDArray[Any]:
+def pictures_or_features(array: npt.NDArray[Any], where: str) -> npt.NDArray[Any]:
     """uint8 (N, H, W[, channels]) with a channel axis, or floats as float32."""
     if array.dtype.kind == "f":
         with np.errstate(over="ignore"):  # becomes infinite, which Examples refuses by row
@@ -112,7 +122,7 @@ def read_npz(target: str, options: Options) -> Source:
             continue
         if labels is None and part != "val":
             raise InputError(f"{path}: expected the array '{part}_labels', got {stored}")
-        parts[part] = (_pictures_or_features(images, f"{path}: {part}_images"), labels)
+        parts[part] = (pictures_or_features(images, f"{path}: {part}_images"), labels)
     names = arrays.get("class_names")
     return _source(str(path), parts, None if names is None else tuple(str(name) for name in names.tolist()))
 
@@ -321,7 +331,7 @@ def _features(table: Any, columns: list[str], where: str) -> npt.NDArray[Any]:
     if missing:
         raise InputError(f"{where} lacks the feature column {missing[0]!r}")
     arrays = [table[name].to_numpy().astype(np.float64) for name in columns]  # a null becomes NaN
-    return _pictures_or_features(np.stack(arrays, axis=1), where)
+    return pictures_or_features(np.stack(arrays, axis=1), where)
 
 
 def _existing(target: str, kind: str, *, file: bool | None) -> Path:
@@ -340,9 +350,8 @@ READERS: dict[str, Callable[[str, Options], Source]] = {
     "parquet": read_parquet,
     "hub": read_hub,
 }
-# The arguments of `load` that each of them takes.
+# The arguments of `load` that only some of them take.
 ARGUMENTS: dict[str, tuple[str, ...]] = {
-    "folder": ("image_size",),
-    "parquet": ("image_size", "image_column", "label_column"),
-    "hub": ("image_size", "image_column", "label_column"),
+    "parquet": ("image_column", "label_column"),
+    "hub": ("image_column", "label_column"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -17,19 +18,27 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How stored pixels become model inputs: scaled to [0, 1], normalised per channel, augmented while training.
+    """How stored pixels become model inputs: scaled to [0, 1], normalised, augmented while training, and resized.
 
     Attributes:
         mean: per-channel mean of the training pixels, on the [0, 1] scale.
         std: per-channel standard deviation, likewise.
         pad: zero padding, in pixels a side, from which a random window of the original size is cut; 0 for no cropping.
         flip: whether a training image is mirrored left to right half of the time.
+        resize: (height, width) that pictures get last, on the device that they are used on, by bilinear interpolation
+            (with antialiasing where they shrink); None leaves them the size that they are stored in.
     """
 
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     pad: int = 0
     flip: bool = False
+    resize: tuple[int, int] | None = None
+
+    def __repr__(self) -> str:
+        # Fingerprints are taken over this text: what later versions add is in it only where it is in use.
+        resize = "" if self.resize is None else f", resize={self.resize!r}"
+        return f"Preprocessing(mean={self.mean!r}, std={self.std!r}, pad={self.pad!r}, flip={self.flip!r}{resize})"
 
     @property
     def views(self) -> int:
@@ -42,16 +51,20 @@ class Examples:
     """One split: inputs, labels and the row of the source that each example came from.
 
     Attributes:
-        inputs: (N, H, W, channels) uint8 pictures, or (N, ...) float32 features that are used as they are.
+        inputs: (N, H, W, channels) uint8 pictures, or what is used as it is: (N, ...) float32 features, with channels
+            first where they are pictures (N, channels, H, W), or (N, L) int64 token ids.
         labels: (N,) int64 in [0, C), or None where the examples are unlabelled.
         ids: (N,) int64, the row in the source data set. Never the position in a subset: predictions join on it.
         class_names: C names.
-        preprocessing: for pictures; ignored for float inputs.
+        preprocessing: for uint8 pictures; ignored for others.
         name: what messages call this split, such as "cifar10-lt/train".
         source: the catalogue name and seeds that made it; recorded with every run.
+        groups: (N,) int64 in [0, A), the values of a group column such as a country; None without one.
+        group_names: A names of those values, whether they occur or not.
 
     Raises:
-        InputError: where lengths differ, a label lies outside [0, C), an id occurs twice or a feature is not finite.
+        InputError: where lengths differ, a label lies outside [0, C), a group outside [0, A), an id occurs twice, a
+            feature is not finite or a token id is negative.
     """
 
     inputs: npt.NDArray[Any]
@@ -61,6 +74,8 @@ class Examples:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     name: str = "examples"
     source: dict[str, Any] = field(default_factory=dict)
+    groups: IntArray | None = None
+    group_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.inputs)
@@ -72,25 +87,43 @@ class Examples:
         if self.inputs.dtype != np.uint8:
             self._check_features()
         if self.labels is not None:
-            self._check_labels(self.labels)
+            self._check_indices(self.labels, "labels", self.num_classes)
+        if self.groups is not None:
+            self._check_indices(self.groups, "groups", len(self.group_names))
 
     def _check_features(self) -> None:
+        if self.inputs.dtype == np.int64:
+            self._check_tokens()
+            return
         if self.inputs.dtype != np.float32:
-            raise InputError(f"{self.name}: inputs must be uint8 pictures or float32 features, got {self.inputs.dtype}")
+            raise InputError(
+                f"{self.name}: inputs must be uint8 pictures, float32 features or int64 token ids,"
+                f" got {self.inputs.dtype}"
+            )
         finite = np.isfinite(self.inputs).reshape(len(self.inputs), -1).all(axis=1)
         if not finite.all():
             row = int(np.flatnonzero(~finite)[0])
             raise InputError(f"{self.name}: inputs must be finite; row {row} (id {self.ids[row]}) has NaN or infinity")
 
-    def _check_labels(self, labels: IntArray) -> None:
-        if len(labels) != len(self.inputs):
-            raise InputError(f"{self.name}: {len(self.inputs)} inputs but {len(labels)} labels")
-        outside = (labels < 0) | (labels >= self.num_classes)
+    def _check_tokens(self) -> None:
+        if self.inputs.ndim < 2:
+            raise InputError(f"{self.name}: integer inputs are token ids (N, L), got {self.inputs.shape}")
+        negative = (self.inputs < 0).reshape(len(self.inputs), -1).any(axis=1)
+        if negative.any():
+            row = int(np.flatnonzero(negative)[0])
+            raise InputError(
+                f"{self.name}: token ids must not be negative; row {row} (id {self.ids[row]}) has"
+                f" {self.inputs[row].min()}: give padding a token of its own, and features as floats"
+            )
+
+    def _check_indices(self, values: IntArray, what: str, size: int) -> None:
+        if len(values) != len(self.inputs):
+            raise InputError(f"{self.name}: {len(self.inputs)} inputs but {len(values)} {what}")
+        outside = (values < 0) | (values >= size)
         if outside.any():
             row = int(np.flatnonzero(outside)[0])
             raise InputError(
-                f"{self.name}: labels must lie in 0..{self.num_classes - 1};"
-                f" row {row} (id {self.ids[row]}) has {labels[row]}"
+                f"{self.name}: {what} must lie in 0..{size - 1}; row {row} (id {self.ids[row]}) has {values[row]}"
             )
 
     def __len__(self) -> int:
@@ -102,7 +135,9 @@ class Examples:
 
     @property
     def channels(self) -> int:
-        """Channels of the pictures; 0 for features."""
+        """Channels of the pictures, uint8 (N, H, W, channels) or float32 (N, channels, H, W); 0 for all others."""
+        if self.inputs.dtype == np.float32:
+            return int(self.inputs.shape[1]) if self.inputs.ndim == 4 else 0
         return int(self.inputs.shape[-1]) if self.inputs.dtype == np.uint8 else 0
 
     @cached_property
@@ -137,9 +172,55 @@ class Examples:
     def subset(self, positions: npt.NDArray[np.integer[Any]], name: str | None = None) -> Examples:
         """The examples at `positions` (M,), in that order, with their source ids."""
         labels = None if self.labels is None else self.labels[positions]
-        return replace(
-            self, inputs=self.inputs[positions], labels=labels, ids=self.ids[positions], name=name or self.name
-        )
+        groups = None if self.groups is None else self.groups[positions]
+        parts = {"inputs": self.inputs[positions], "ids": self.ids[positions], "labels": labels, "groups": groups}
+        return replace(self, **parts, name=name or self.name)
+
+    def with_groups(self, values: npt.ArrayLike, names: Sequence[str] | None = None) -> Examples:
+        """The same examples with a group column.
+
+        Args:
+            values: (N,) a value for each example, text or whole numbers.
+            names: the values there are, where not all of them occur here: `train.group_names` for the other splits. By
+                default those that occur, sorted.
+
+        Raises:
+            InputError: the shape is another, a value is none of `names`, or empty.
+
+        >>> data = Examples(np.zeros((3, 2), np.float32), None, np.arange(3), ("no", "yes"))
+        >>> found = data.with_groups(["north", "south", "north"])
+        >>> found.groups, found.group_names
+        (array([0, 1, 0]), ('north', 'south'))
+        """
+        array = np.asarray(values)
+        if array.shape != (len(self),) or array.dtype.kind not in "iubUO":
+            raise InputError(
+                f"{self.name}: groups must be text or whole numbers of shape ({len(self)},), got {array.dtype}"
+                f" {array.shape}"
+            )
+        # Numbers are sorted as such: group 10 comes after 9.
+        distinct = sorted(set(array.tolist())) if array.dtype.kind in "iub" else sorted({str(one) for one in array})
+        known = tuple(str(one) for one in (distinct if names is None else names))
+        index = {name: place for place, name in enumerate(known)}
+        texts = [str(one) for one in array.tolist()]
+        for row, text in enumerate(texts):
+            if text not in index or text in ("", "None", "nan"):
+                raise InputError(
+                    f"{self.name}: row {row} (id {self.ids[row]}) has the group {text!r}; expected one of"
+                    f" {', '.join(map(repr, known[:8]))}{', ...' if len(known) > 8 else ''}, and none that is empty"
+                )
+        groups = np.array([index[text] for text in texts], dtype=np.int64)
+        return replace(self, groups=groups, group_names=known)
+
+    def require_groups(self) -> IntArray:
+        """The values of the group column, (N,).
+
+        Raises:
+            InputError: there is none.
+        """
+        if self.groups is None:
+            raise InputError(f"{self.name} has no group column, and this step needs one: add it by with_groups(values)")
+        return self.groups
 
     @cached_property
     def fingerprint(self) -> str:
@@ -150,7 +231,15 @@ class Examples:
                 digest.update(f"{part.dtype}{part.shape}".encode())
                 digest.update(np.ascontiguousarray(part).data)
         digest.update(repr((self.class_names, self.preprocessing)).encode())
+        digest.update(self.group_identity)
         return digest.hexdigest()[:16]
+
+    @property
+    def group_identity(self) -> bytes:
+        """What fingerprints take of the group column; nothing without one, as before there were any."""
+        if self.groups is None:
+            return b""
+        return repr(self.group_names).encode() + np.ascontiguousarray(self.groups).tobytes()
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,16 +15,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from robustdistill.data.batches import Batch, DeviceExamples, batch_bounds
+from robustdistill.data.batches import Batch, DeviceExamples, epoch_order, shares
 from robustdistill.data.encoded import EncodedExamples, EncodedPictures
 from robustdistill.data.pictures import CLEAN_VIEW
-from robustdistill.data.samplers import class_uniform as draw_class_uniform
-from robustdistill.data.samplers import epoch_generator
 from robustdistill.data.splits import Examples, IntArray
 from robustdistill.errors import InputError
 
 VIEWS = 2**62  # more than anybody sees: a view is the seed of its crop
-_BLOCKS = 32  # row groups that are shuffled together, where pictures are read in groups
+# Where launchers tell a process how many of them run on its machine.
+_LAUNCHERS = ("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "MV2_COMM_WORLD_LOCAL_SIZE")
 
 
 def on_device(examples: Examples, device: torch.device | str = "cpu", workers: int | None = None) -> Loaded:
@@ -39,6 +38,13 @@ def augmented(examples: Examples) -> bool:
     if isinstance(examples, EncodedExamples):
         return examples.pictures.fit == "crop"
     return examples.inputs.dtype == np.uint8 and examples.preprocessing.views > 1
+
+
+def default_workers() -> int:
+    """Decoding processes for each process that trains here: its share of the cores, at least 1 and at most 16."""
+    told = (os.environ.get(name, "") for name in _LAUNCHERS)
+    here = max((int(number) for number in told if number.isdigit()), default=1)
+    return max(1, min(16, len(os.sched_getaffinity(0)) // max(1, here)))
 
 
 class PictureDataset(Dataset[Tensor]):
@@ -61,14 +67,16 @@ class PictureDataset(Dataset[Tensor]):
 class StreamedExamples:
     """One split whose pictures are decoded as they are needed, by `workers` processes; labels are on `device`.
 
-    A training view is a random resized crop, mirrored half of the time; the clean view is the centre crop. Views are
-    numbers, so that a teacher can be shown the same one, and what an epoch shows depends on (seed, epoch) alone: not on
-    the device, nor on the number of workers.
+    A training view is a random resized crop, mirrored half of the time: any one, or one of the picture's K fixed ones
+    where the examples were loaded with crops=K. The clean view is the centre crop. Views are numbers, so that a teacher
+    can be shown the same one, and what an epoch shows depends on (seed, epoch) alone: not on the device, nor on the
+    number of workers.
 
     Args:
         examples: encoded examples, as `load("imagenet")` gives.
         device: where batches go.
-        workers: decoding processes; 0 decodes here. By default as many as there are cores, 16 at most.
+        workers: decoding processes; 0 decodes here. By default as many as there are cores, shared out among the
+            processes that train on this machine; 16 at most.
     """
 
     def __init__(
@@ -78,7 +86,7 @@ class StreamedExamples:
             raise InputError(f"workers must be at least 0, got {workers}")
         self.examples, self.device = examples, torch.device(device)
         self.labels = None if examples.labels is None else torch.from_numpy(examples.labels).to(self.device)
-        self.workers = min(16, len(os.sched_getaffinity(0))) if workers is None else workers
+        self.workers = default_workers() if workers is None else workers
         self._dataset = PictureDataset(examples.pictures)
         self._blocks = examples.pictures.blocks()
         mean, std = (
@@ -95,8 +103,11 @@ class StreamedExamples:
 
     @property
     def views(self) -> int:
-        """The number of views of an example."""
-        return VIEWS if self.examples.pictures.fit == "crop" else 1
+        """The number of views of an example, the clean one among them."""
+        pictures = self.examples.pictures
+        if pictures.fit != "crop":
+            return 1
+        return VIEWS if pictures.crops is None else pictures.crops + 1
 
     @property
     def clean_view(self) -> int:
@@ -122,32 +133,16 @@ class StreamedExamples:
         rank: int = 0,
         processes: int = 1,
     ) -> Iterator[Batch]:
-        """Shuffled, augmented batches that cover every example once, or that draw every class alike.
+        """Shuffled, augmented batches, as `DeviceExamples.epoch`.
 
-        Args:
-            batch_size: examples in an optimiser step, over all processes together; see `batch_bounds`.
-            seed: of the run.
-            epoch: counted from 0.
-            class_uniform: draw as many examples as there are with replacement, each class with the same chance.
-            rank: this process; it gets every `processes`-th example of each batch.
-            processes: the number of processes.
-
-        Raises:
-            InputError: the examples carry no labels to draw by, or as in `batch_bounds`.
+        The clean view is not among those shown, unless it is the only one.
         """
-        generator = epoch_generator(seed, epoch)
-        if class_uniform:
-            labels = torch.from_numpy(self.examples.require_labels())
-            order = draw_class_uniform(labels, len(self), generator)
-        else:
-            order = _shuffled(len(self), self._blocks, generator)
-        views = torch.full_like(order, CLEAN_VIEW)
-        if self.views > 1:
-            views = torch.randint(CLEAN_VIEW + 1, self.views, (len(self),), generator=generator)
-        keys = _keys(order, views)
-        bounds = batch_bounds(len(self), batch_size, processes)
-        batches = [keys[start + rank : stop : processes] for start, stop in bounds]
-        yield from self._stream(batches, [stop - start for start, stop in bounds])
+        shown = range(CLEAN_VIEW + 1, self.views) if self.views > 1 else range(CLEAN_VIEW, CLEAN_VIEW + 1)
+        order, views = epoch_order(
+            self.examples, shown, seed=seed, epoch=epoch, class_uniform=class_uniform, blocks=self._blocks
+        )
+        keys, parts = _keys(order, views), shares(len(self), batch_size, rank, processes)
+        yield from self._stream([keys[share] for share, _ in parts], [size for _, size in parts])
 
     def clean(self, batch_size: int, positions: Tensor | None = None) -> Iterator[Batch]:
         """Unaugmented batches in order, of all examples or of those at `positions` (M,)."""
@@ -231,18 +226,6 @@ def _keys(positions: Tensor, views: Tensor | None) -> IntArray:
     pairs = [positions, torch.full_like(positions, CLEAN_VIEW) if views is None else views]
     keys: IntArray = torch.stack([numbers.cpu() for numbers in pairs], dim=1).numpy()
     return keys
-
-
-def _shuffled(count: int, blocks: IntArray | None, generator: torch.Generator) -> Tensor:
-    """(N,) positions in a random order. Where pictures are read in blocks, so many blocks at a time are shuffled
-    together: a batch then reads a few blocks, and not one for each of its pictures."""
-    order = torch.randperm(count, generator=generator)
-    if blocks is None:
-        return order
-    numbers = torch.from_numpy(blocks)
-    turn = torch.randperm(int(numbers.max()) + 1, generator=generator)  # each block's place in the order of blocks
-    window = (turn // _BLOCKS)[numbers[order]]
-    return order[torch.argsort(window, stable=True)]
 
 
 Loaded = DeviceExamples | StreamedExamples  # What the training loop reads.

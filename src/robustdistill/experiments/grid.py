@@ -37,6 +37,7 @@ class DataSource:
     pad: int | None = None
     flip: bool | None = None
     image_size: int | tuple[int, int] | None = None
+    crops: int | None = None
     image_column: str | None = None
     label_column: str | None = None
     lists: Path | None = None

@@ -43,6 +43,7 @@ class DataPlan(BaseModel):
     pad: int | None = None
     flip: bool | None = None
     image_size: int | tuple[int, int] | None = None
+    crops: int | None = None
     image_column: str | None = None
     label_column: str | None = None
     lists: Path | None = None

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from robustdistill.data.batches import resized
 from robustdistill.data.encoded import EncodedExamples
 from robustdistill.data.splits import Examples
 from robustdistill.errors import InputError
@@ -55,6 +56,8 @@ class Deployed(nn.Module):
             )
         if self.scale is not None and self.shift is not None:
             inputs = inputs.permute(0, 3, 1, 2).float() * self.scale + self.shift
+        if self.facts.resize is not None:
+            inputs = resized(inputs, self.facts.resize)
         logits = self.model(inputs).float()
         if self.offsets is not None:
             logits = logits + self.offsets

@@ -29,6 +29,8 @@ class Facts(BaseModel):
         input_shape: of one example; of pictures (height, width, channels), 3 channels being red, green, blue.
         fit: how pictures came to that size: they had it, were resized (bilinear), or cut from the centre after their
             shorter side was resized to 256/224 of it.
+        resize: (height, width) that the exported model itself brings pictures to, after normalising them; None where
+            they keep the size of `input_shape`.
         mean: per channel, subtracted from pixels/255; empty for features.
         std: per channel, what that is divided by; likewise.
         model: its name, or where its code lives.
@@ -48,6 +50,7 @@ class Facts(BaseModel):
     input_name: str
     input_shape: tuple[Annotated[int, Field(ge=1)], ...]
     fit: Literal["exact", "resize", "crop"] = "exact"
+    resize: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
     mean: tuple[Finite, ...] = ()
     std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = ()
     model: str
@@ -73,6 +76,7 @@ class Facts(BaseModel):
             input_name="images" if pictures else "features",
             input_shape=tuple(examples.inputs.shape[1:]),
             fit=_fit(examples),
+            resize=prepared.resize if pictures else None,
             mean=prepared.mean if pictures else (),
             std=prepared.std if pictures else (),
             model=run.spec.model,
@@ -130,7 +134,8 @@ _TEXTS = {"fit", *(name for name, field in Facts.model_fields.items() if field.a
 def _fit(examples: Examples) -> Literal["exact", "resize", "crop"]:
     if isinstance(examples, EncodedExamples):
         return examples.pictures.fit
-    return "resize" if examples.source.get("image_size") else "exact"
+    read_in_size = examples.source.get("image_size") and examples.preprocessing.resize is None
+    return "resize" if read_in_size else "exact"
 
 
 def without_folders(data: str) -> str:

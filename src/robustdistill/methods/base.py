@@ -103,7 +103,7 @@ class Method(ABC):
 
     @abstractmethod
     def loss(self, batch: Batch, outputs: Tensor, costs: Tensor) -> Tensor:
-        """(B,) losses of `outputs` (B, C) against `batch`, with `costs` (C,) from the multipliers."""
+        """(B,) losses of `outputs` (B, C) against `batch`, with `costs` (C,) or (B, C) from the multipliers."""
 
     def state(self) -> dict[str, Tensor]:
         """What moves during training besides the model, for checkpoints."""

@@ -167,8 +167,16 @@ def check_outputs(model: nn.Module, inputs: Tensor, num_classes: int, *, name: s
     Raises:
         InputError: naming what came out and what was expected.
     """
-    with evaluating(model), torch.no_grad():
-        outputs = model(inputs)
+    try:
+        with evaluating(model), torch.no_grad():
+            outputs = model(inputs)
+    except (RuntimeError, IndexError) as error:
+        if inputs.is_floating_point():
+            raise
+        raise InputError(
+            f"{name} does not take these integer inputs ({error}): integers are token ids, here up to"
+            f" {int(inputs.max())}, for an embedding with a row for each; pass features as floats"
+        ) from error
     expected = (len(inputs), num_classes)
     if not isinstance(outputs, Tensor) or tuple(outputs.shape) != expected:
         came = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__

@@ -96,9 +96,10 @@ def _data(record: Record) -> list[str] | None:
     if size is not None and len(set(size)) != 1:
         return None
     words += ["--image-size", str(size[0])] if size is not None else []
-    for key, option in (("val_share", "val"), ("pad", "pad"), ("image_column",) * 2, ("label_column",) * 2):
-        if key in facts:
-            words += [f"--{option.replace('_', '-')}", str(facts.pop(key))]
+    facts["val"] = facts.pop("val_share", None)
+    for key in ("val", "pad", "crops", "image_column", "label_column"):
+        value = facts.pop(key, None)
+        words += [f"--{key.replace('_', '-')}", str(value)] if value is not None else []
     return None if facts else words
 
 

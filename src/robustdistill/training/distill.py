@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,11 +15,14 @@ from robustdistill import models
 from robustdistill.data.splits import Examples
 from robustdistill.data.stream import augmented
 from robustdistill.errors import InputError, unknown
+from robustdistill.groups import GroupsChoice
+from robustdistill.integrations.tracking import Trackers
 from robustdistill.methods import Method
 from robustdistill.objectives import Objective
 from robustdistill.predictions import Predictions
 from robustdistill.risks import RiskLoss
 from robustdistill.training.fit import fit
+from robustdistill.training.members import TeacherSource
 from robustdistill.training.recipe import Recipe
 from robustdistill.training.run import Run
 from robustdistill.training.spec import Distillation, RunSpec
@@ -25,7 +30,8 @@ from robustdistill.training.targets import TeacherTargets, TeacherView, Validati
 from robustdistill.training.views import ViewsChoice, codec
 
 TeacherPrecision = Literal["float16", "float32"]
-Teacher = Run | nn.Module | str | dict[str, Predictions]
+OneTeacher = Run | nn.Module | str | dict[str, Predictions]
+Teacher = OneTeacher | Sequence[OneTeacher]
 
 
 def distill(
@@ -48,18 +54,22 @@ def distill(
     method: str | Method = "margin",
     risk: RiskLoss = "zero-one",
     scorer: Literal["last", "averaged"] = "last",
+    groups: GroupsChoice = "class",
     device: str | torch.device | None = None,
     threads: int | None = None,
     out: Path | str | None = None,
     progress: bool = True,
+    trackers: Trackers | str | Sequence[str] | None = None,
     extra: dict[str, Any] | None = None,
 ) -> Run:
     """Trains `student` on softmax(f^t / T) of `teacher` for an objective (Eq. 5-8, Algorithms 1-3).
 
     Args:
         teacher: a Run, a module, a "module:callable" that returns one with its weights, or tables of predictions
-            {"train": ..., "val": ...}. It is run in eval mode, on the device
-            of the training; its weights and modes are never changed.
+            {"train": ..., "val": ...} of whatever makes them, such as LightGBM or an API. Modules are run in eval mode,
+            on the device of the training; their weights and modes are never changed. A list of several is an ensemble:
+            the mean of their probabilities at the temperature in use, (1/M) Σ_m softmax(f^m / T), in whatever order
+            they come. (Methods with a temperature of their own get the logarithm of that mean at T = 1 as logits.)
         student: as `fit`'s model.
         train: pictures to distil on; they may be unlabelled.
         val: what moves the multipliers, and is scored after each epoch. It may be unlabelled where
@@ -69,7 +79,7 @@ def distill(
         validation_labels: "teacher" (Algorithm 1) or "one-hot" (Algorithm 2).
         validation_temperature: of the teacher's validation labels; `temperature` by default.
         teacher_view: "same": the teacher sees each augmented view that the student sees (default); "clean": it saw the
-            clean picture once (the default, and the only one, for tables).
+            clean picture once (the default, and the only one, where a teacher is tables).
         teacher_weight: w in [0, 1] of the targets (1 − w) · one-hot + w · teacher; 1 asks for no training labels.
         teacher_precision: of its logits on augmented views: "float16", as they are stored (default), or "float32",
             which asks it at every step. Of clean pictures and of tables they are float32 always.
@@ -77,7 +87,7 @@ def distill(
         views: where its predictions on augmented views are stored for all its students: a folder, by default one in
             your cache (20 GiB at most for all of them; `cache_folder`), or "off". It changes no number, and is no part
             of the run's identity. Where nothing can be stored by default, a log line says why.
-        recipe, seed, method, risk, scorer, device, threads, out, progress, extra: as in `fit`.
+        recipe, seed, method, risk, scorer, groups, device, threads, out, progress, trackers, extra: as in `fit`.
 
     Returns:
         The student's Run.
@@ -99,10 +109,11 @@ def distill(
         raise unknown("teacher_view", str(teacher_view), ["same", "clean"])
     if not 0 <= teacher_weight <= 1:
         raise InputError(f"teacher_weight must lie in [0, 1], got {teacher_weight}")
-    source, facts = _teacher(teacher, train)
-    if isinstance(source, dict) and teacher_view == "same":
+    sources, facts = _teachers(teacher, train)
+    tables = any(isinstance(source, dict) for source in sources)
+    if tables and teacher_view == "same":
         raise InputError("teacher_view='same' needs a model: tables hold one prediction per clean picture")
-    view = teacher_view or ("clean" if isinstance(source, dict) else "same")
+    view = teacher_view or ("clean" if tables else "same")
     possible = precision_of(train) if view == "same" else "float32"
     _check_kept(possible, teacher_precision, teacher_top, views)
     identity = Distillation(
@@ -123,14 +134,16 @@ def distill(
         objective=objective,
         recipe=recipe,
         seed=seed,
-        targets=TeacherTargets(source, identity, validation_labels, views),
+        targets=TeacherTargets(sources, identity, validation_labels, views),
         method=method,
         risk=risk,
         scorer=scorer,
+        groups=groups,
         device=device,
         threads=threads,
         out=out,
         progress=progress,
+        trackers=trackers,
         extra=extra,
     )
 
@@ -154,7 +167,31 @@ def _check_kept(
         raise InputError(f"{name} has no effect on this teacher ({why}): leave it out")
 
 
-def _teacher(teacher: Teacher, train: Examples) -> tuple[nn.Module | dict[str, Predictions], dict[str, Any]]:
+def _teachers(teacher: Teacher, train: Examples) -> tuple[list[TeacherSource], dict[str, Any]]:
+    """The teachers as modules or tables, and what a spec says of them.
+
+    Several are put in the order of their hashes: sums are rounded in their order, and one spec is to mean one run.
+    """
+    if isinstance(teacher, str) or not isinstance(teacher, Sequence):
+        source, facts = _teacher(teacher, train)
+        return [source], facts
+    if not teacher:
+        raise InputError("teacher must be one teacher or a list of several, got an empty list")
+    found = sorted((_teacher(one, train) for one in teacher), key=lambda pair: str(pair[1]["teacher"]))
+    hashes = [str(facts["teacher"]) for _, facts in found]
+    if twice := next((one for one, after in pairwise(hashes) if one == after), None):
+        raise InputError(f"teacher must be a list of different teachers; {twice} is in it twice")
+    if len(found) == 1:
+        return [found[0][0]], found[0][1]
+    objectives = {facts.get("teacher_objective") for _, facts in found}
+    return [source for source, _ in found], {
+        "teacher": hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:12],
+        "teacher_model": " + ".join(sorted(str(facts["teacher_model"]) for _, facts in found)),
+        "teacher_objective": objectives.pop() if len(objectives) == 1 else None,
+    }
+
+
+def _teacher(teacher: OneTeacher, train: Examples) -> tuple[TeacherSource, dict[str, Any]]:
     """The teacher as a module or tables, and what a spec says of it."""
     if isinstance(teacher, Run):
         if teacher.class_names != train.class_names:
@@ -176,7 +213,10 @@ def _teacher(teacher: Teacher, train: Examples) -> tuple[nn.Module | dict[str, P
     elif isinstance(teacher, nn.Module):
         module = teacher
     else:
-        raise InputError(f"teacher must be a Run, a module, 'module:callable' or tables, got {type(teacher).__name__}")
+        raise InputError(
+            "teacher must be a Run, a module, 'module:callable', tables {'train': ..., 'val': ...} or a list of such,"
+            f" got {type(teacher).__name__}"
+        )
     return module, {"teacher": models.code_version(module), "teacher_model": models.describe(teacher)}
 
 

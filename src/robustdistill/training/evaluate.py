@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from robustdistill.data.splits import Examples
+from robustdistill.data.splits import Examples, IntArray
 from robustdistill.data.stream import Loaded, on_device
-from robustdistill.errors import InputError
+from robustdistill.errors import InputError, unknown
+from robustdistill.groups import GroupsChoice
 from robustdistill.metrics import Scores
 from robustdistill.models import check_outputs, evaluating
 from robustdistill.predictions import Predictions
@@ -56,26 +58,60 @@ def predict(model: nn.Module | Run, examples: Examples, *, device: str | torch.d
             f"the model's logits must be finite; {examples.name} row {row} (id {examples.ids[row]}) is not"
         )
     return Predictions(
-        ids=examples.ids, scores=logits, kind="logits", class_names=examples.class_names, labels=examples.labels
+        ids=examples.ids,
+        scores=logits,
+        kind="logits",
+        class_names=examples.class_names,
+        labels=examples.labels,
+        groups=None if examples.groups is None else np.array(examples.group_names)[examples.groups],
     )
 
 
+def group_index(examples: Examples, groups: GroupsChoice) -> tuple[IntArray, npt.NDArray[np.str_]]:
+    """(N,) which group each example is in, of those that occur, and their (G,) names, in the manner of `Groups`.
+
+    Raises:
+        InputError: there is no group column or, for "class-group", no labels.
+    """
+    values, names = examples.require_groups(), np.array(examples.group_names)
+    if groups == "class-group" and examples.labels is not None:
+        cells = values * examples.num_classes + examples.labels
+        found, index = np.unique(cells, return_inverse=True)
+        classes = [examples.class_names[cell % examples.num_classes] for cell in found.tolist()]
+        values_of = names[found // examples.num_classes]
+        joined = [f"{name} / {value}" for name, value in zip(classes, values_of.tolist(), strict=True)]
+        return index.astype(np.int64), np.array(joined)
+    found, index = np.unique(values, return_inverse=True)
+    return index.astype(np.int64), names[found]
+
+
 def evaluate(
-    model: nn.Module | Run | Predictions, examples: Examples | None = None, *, device: str | torch.device | None = None
+    model: nn.Module | Run | Predictions,
+    examples: Examples | None = None,
+    *,
+    groups: GroupsChoice = "class",
+    device: str | torch.device | None = None,
 ) -> Scores:
     """Accuracy by class of a model on `examples`, or of a table of predictions that carries labels.
 
     Args:
         model: a module, a Run, or Predictions.
         examples: what to evaluate on; for predictions, joined by id, or None to take the table's own labels.
+        groups: what accuracy is taken by: "class"; or "group", the values of the examples' group column, or
+            "class-group", those within each class. Scores are then by group, under the same names: `worst_class` is the
+            worst group, `class_names` are the groups', of those that occur.
         device: as in `predict`.
 
     Returns:
         Scores: .per_class .worst_class .balanced .standard .worst_k(k) .wilson() .intervals().
 
     Raises:
-        InputError: there are no labels, or ids or classes do not match.
+        InputError: there are no labels or, where they are asked for, no groups; or ids or classes do not match.
     """
+    if groups not in ("class", "group", "class-group"):
+        raise unknown("groups", str(groups), ["class", "group", "class-group"])
+    if groups != "class" and examples is None:
+        raise InputError("evaluation by group needs examples with a group column; of a table alone: rd.audit(table)")
     if isinstance(model, Predictions):
         if examples is None:
             return model.evaluate()
@@ -84,6 +120,10 @@ def evaluate(
         raise InputError("evaluate(model) needs examples; only a table of predictions has labels of its own")
     else:
         predicted = predict(model, examples, device=device).predicted
+    if groups != "class":
+        index, names = group_index(examples, groups)
+        labels, classes = examples.require_labels(), examples.num_classes
+        return Scores.by_group(predicted, labels=labels, groups=index, num_classes=classes, group_names=names.tolist())
     return Scores.of(
         predicted,
         labels=examples.require_labels(),

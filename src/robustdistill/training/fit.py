@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,8 @@ from robustdistill.data.batches import batch_bounds
 from robustdistill.data.splits import Examples
 from robustdistill.data.stream import on_device
 from robustdistill.environment import environment
+from robustdistill.groups import GroupsChoice
+from robustdistill.integrations.tracking import Trackers, tracked
 from robustdistill.methods.parts import over_processes
 from robustdistill.models.averaged import Iterates
 from robustdistill.multipliers import ClassMultipliers
@@ -28,8 +31,10 @@ from robustdistill.training.run import Run, finished
 from robustdistill.training.schedule import learning_rate
 from robustdistill.training.setup import (
     check_data,
+    check_groups,
     check_settings,
     isolated,
+    make_groups,
     make_model,
     make_optimizer,
     make_spec,
@@ -55,10 +60,12 @@ def fit(
     method: str | methods.Method = "margin",
     risk: RiskLoss = "zero-one",
     scorer: Literal["last", "averaged"] = "last",
+    groups: GroupsChoice = "class",
     device: str | torch.device | None = None,
     threads: int | None = None,
     out: Path | str | None = None,
     progress: bool = True,
+    trackers: Trackers | str | Sequence[str] | None = None,
     extra: dict[str, Any] | None = None,
 ) -> Run:
     """Trains a model for an objective (Algorithms 1-3): SGD on the margin loss, multipliers moved by validation risks.
@@ -78,11 +85,14 @@ def fit(
         risk: the loss that moves the multipliers: "zero-one" (the paper's experiments) or "cross-entropy" (its theory).
         scorer: the model that is returned: the "last" iterate (the paper's experiments) or the iterates' mean logits,
             "averaged" (its theory), over at most 16 of them. The history is of the last one.
+        groups: what the multipliers are over, and what is to be good on its worst: "class"; or the group column of the
+            examples as it is, "group", or within each class, "class-group". See `robustdistill.groups`.
         device: where to train; by default what accelerate finds.
         threads: CPU threads; part of the run's identity, since one and two give different bits. As set by default.
         out: a folder for checkpoints and the finished run. A finished run of the same spec is loaded instead of trained
             again, an interrupted one is gone on with, another one is refused.
         progress: whether to show a bar on a terminal, or log lines elsewhere.
+        trackers: where each epoch's record is sent too, such as "tensorboard"; see `integrations.tracking`.
         extra: more to keep in the record.
 
     Returns:
@@ -98,7 +108,9 @@ def fit(
         how = method if isinstance(method, methods.Method) else methods.get(method)
         recipe = resolve(recipe, train.source.get("name", ""))
         threads = threads or torch.get_num_threads()
+        trackers = Trackers.of(trackers)
         check_data(train, val)
+        check_groups(train, val, groups, how)
         check_settings(train, objective, recipe, how, targets, seed, risk=risk, scorer=scorer)
         batch_bounds(len(train), recipe.batch_size, workers.count)
         spec = make_spec(
@@ -112,6 +124,7 @@ def fit(
             threads=threads,
             risk=risk,
             scorer=scorer,
+            groups=groups,
             validation_labels=targets.validation_labels,
             distillation=targets.describe(),
         )
@@ -127,11 +140,18 @@ def fit(
         with workers.agreeing():
             train_data, val_data = on_device(train, device), on_device(val, device)
             module = make_model(model, train_data)
-            priors, val_targets = targets.prepare(train_data, val_data)
+            sides = None if groups == "class" else torch.from_numpy(train.require_groups()).to(device)
+            masses, val_targets = targets.prepare(train_data, val_data, sides)
+            grouping = make_groups(groups, train_data, masses, sides)
             multipliers = ClassMultipliers(
-                objective, priors, step_size=recipe.step_size, decay=recipe.decay, class_names=train.class_names
+                objective,
+                masses if grouping is None else grouping.masses,
+                step_size=recipe.step_size,
+                decay=recipe.decay,
+                class_names=train.class_names if grouping is None else grouping.names,
             ).to(device)
-            how.prepare(method_context(how, recipe, multipliers, train_data, val_data, targets))
+            priors = multipliers.priors if grouping is None else masses.sum(dim=0) / masses.sum()
+            how.prepare(method_context(how, recipe, priors, train_data, val_data, targets))
             validation = Validation(
                 val_data,
                 val_targets,
@@ -139,6 +159,7 @@ def fit(
                 sample=recipe.validation_sample,
                 seed=seed,
                 processes=workers,
+                groups=grouping,
             )
             optimizer = make_optimizer(module, recipe)
             iterates = Iterates() if scorer == "averaged" else None
@@ -147,7 +168,11 @@ def fit(
         with workers.agreeing():
             history = keeper.resume(step) if keeper is not None else []
         workers.check_same(spec, epochs=len(history))
-        watch = RunawayWatch(train.class_names, recipe)
+        watch = (
+            RunawayWatch(train.class_names, recipe)
+            if grouping is None
+            else RunawayWatch(grouping.names, recipe, "group")
+        )
         scores, show = None, progress and workers.main
         began = time.perf_counter()
 
@@ -162,7 +187,10 @@ def fit(
                 rank=workers.index,
                 processes=workers.count,
             ):
-                total += step(targets(batch), multipliers.costs)
+                costs, weights = multipliers.costs, None
+                if grouping is not None and sides is not None:
+                    costs, weights = grouping.costs(costs, sides[batch.positions])
+                total += step(targets(batch), costs, weights)
                 if step.count % recipe.every:
                     continue
                 if iterates is not None:
@@ -178,6 +206,7 @@ def fit(
             EpochProgress(recipe.epochs, done=len(history), label=f"{spec.model} {objective}", show=show) as shown,
             interrupted_with(keeper),
             workers.standing_together(),
+            tracked(trackers, spec, train.class_names, main=workers.main) as send,
         ):
             for epoch in range(len(history), recipe.epochs):
                 start = time.perf_counter()
@@ -187,15 +216,25 @@ def fit(
                 loss = train_epoch(epoch)
                 check_loss(loss, epoch, recipe, keeper.path if keeper is not None else None)
                 workers.check_alike(module)
-                scores = validation.scores(module)
+                scores, group_scores = validation.all_scores(module)
                 seconds = time.perf_counter() - start
                 history.append(
-                    epoch_record(epoch, loss=loss, rate=rate, scores=scores, multipliers=multipliers, seconds=seconds)
+                    epoch_record(
+                        epoch,
+                        loss=loss,
+                        rate=rate,
+                        scores=scores,
+                        multipliers=multipliers,
+                        seconds=seconds,
+                        groups=grouping,
+                        group_scores=group_scores,
+                    )
                 )
                 shown.update(history[-1])
                 watch.look(history, multipliers.updates)
                 if keeper is not None and workers.main:
                     keeper.save(history, step.count)
+                send(history[-1])
 
         if iterates is not None:
             module, scores = iterates.scorer(module), None
@@ -206,11 +245,11 @@ def fit(
             multipliers=multipliers,
             scores=scores or validation.scores(module),
             class_names=train.class_names,
-            train_counts=train_counts(train, multipliers),
+            train_counts=train_counts(train, priors),
             in_channels=train.channels,
             selection_labels=validation.labelled_by,
             seconds=time.perf_counter() - began + (keeper.spent if keeper is not None else 0.0),
-            extra=extra or {},
+            extra={**({} if grouping is None else {"group_names": list(grouping.names)}), **(extra or {})},
             environment={**environment(str(device)), "processes": workers.count},
         )
     if keeper is not None:

@@ -6,9 +6,10 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from robustdistill.errors import DivergedError
+from robustdistill.groups import Groups
 from robustdistill.metrics import Scores
 from robustdistill.multipliers import ClassMultipliers
 from robustdistill.training.recipe import AUTO, Recipe
@@ -23,10 +24,28 @@ ANSWER = 0.01  # Recall that it must have gained.
 
 
 def epoch_record(
-    epoch: int, *, loss: float, rate: float, scores: Scores, multipliers: ClassMultipliers, seconds: float
+    epoch: int,
+    *,
+    loss: float,
+    rate: float,
+    scores: Scores,
+    multipliers: ClassMultipliers,
+    seconds: float,
+    groups: Groups | None = None,
+    group_scores: Scores | None = None,
 ) -> dict[str, Any]:
-    """One entry of `Run.history`; `epoch` is counted from 0 here and from 1 in the record."""
+    """One entry of `Run.history`; `epoch` is counted from 0 here and from 1 in the record.
+
+    Where there are groups, multipliers and class weights are sums over the groups of each class, none where groups do
+    not refine classes, and those of the groups stand under names of their own.
+    """
     moving = multipliers.objective.needs_multipliers
+    if groups is not None and group_scores is not None:
+        plain = epoch_record(epoch, loss=loss, rate=rate, scores=scores, multipliers=multipliers, seconds=seconds)
+        renamed = {f"group_{name.removeprefix('class_')}": plain[name] for name in ("multipliers", "class_weights")}
+        by_class = {name: groups.by_class(plain[name]) for name in ("multipliers", "class_weights")}
+        recalls = {"worst_group": group_scores.worst_class, "group_recalls": _rounded(group_scores)}
+        return {**plain, **by_class, **renamed, **recalls}
     return {
         "epoch": epoch + 1,
         "loss": loss,
@@ -34,11 +53,15 @@ def epoch_record(
         "worst_class": scores.worst_class,
         "balanced": scores.balanced,
         "standard": scores.standard,
-        "recalls": [None if math.isnan(recall) else round(float(recall), 4) for recall in scores.per_class],
+        "recalls": _rounded(scores),
         "multipliers": multipliers.weights.tolist() if moving else None,
         "class_weights": multipliers.class_weights.tolist(),
         "seconds": round(seconds, 3),
     }
+
+
+def _rounded(scores: Scores) -> list[float | None]:
+    return [None if math.isnan(recall) else round(float(recall), 4) for recall in scores.per_class]
 
 
 def check_loss(loss: float, epoch: int, recipe: Recipe, saved: Path | None) -> None:
@@ -58,31 +81,35 @@ class RunawayWatch:
     Args:
         class_names: for messages.
         recipe: of the training.
+        what: whether they are names of a "class" or of a "group".
     """
 
-    def __init__(self, class_names: Sequence[str], recipe: Recipe) -> None:
-        self.class_names, self.recipe = class_names, recipe
+    def __init__(self, class_names: Sequence[str], recipe: Recipe, what: Literal["class", "group"] = "class") -> None:
+        self.class_names, self.recipe, self.what = class_names, recipe, what
         self._said: set[tuple[int, str]] = set()
 
     def look(self, history: Sequence[Mapping[str, Any]], updates: int) -> None:
         """Looks at the records so far, during which the multipliers were updated `updates` times."""
+        if self.what == "group":
+            history = [{name: epoch[f"group_{name}"] for name in ("multipliers", "recalls")} for epoch in history]
         if not history or history[-1]["multipliers"] is None:
             return
+        others = "other classes" if self.what == "class" else "other groups"
         weights = history[-1]["multipliers"]
         largest = max(range(len(weights)), key=weights.__getitem__)
         if weights[largest] > RUNAWAY:
             self._say(
                 largest,
                 "holds all",
-                f"one multiplier holds {100 * weights[largest]:.0f} % of the weight (class"
-                f" {self.class_names[largest]!r}), and the other classes are nearly given up",
+                f"one multiplier holds {100 * weights[largest]:.0f} % of the weight ({self.what}"
+                f" {self.class_names[largest]!r}), and the {others} are nearly given up",
             )
         elif (found := unanswered(history, largest, updates, self.recipe.epochs)) is not None:
             epochs, before, after = found
             self._say(
                 largest,
                 "unanswered",
-                f"class {self.class_names[largest]!r} does not answer: over the last {epochs} epochs"
+                f"{self.what} {self.class_names[largest]!r} does not answer: over the last {epochs} epochs"
                 f" ({epochs * updates // len(history)} updates) its multiplier grew from"
                 f" {history[-1 - epochs]['multipliers'][largest]:.2g} to {weights[largest]:.2g}, and its validation"
                 f" recall went from {before:.2f} to {after:.2f}",

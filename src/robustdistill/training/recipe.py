@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from robustdistill.errors import InputError, unknown
 
 # What step_size="auto" means: γ and decay, found by experiment (results/step-size) on three data sets, from 9 to
-# 2,400 updates. Multipliers then part by a factor of e^12 at most, and remember the last thirty updates or so.
+# 600 updates. Multipliers then part by a factor of e^12 at most, and remember the last thirty updates or so.
 AUTO = {"step_size": 0.36, "decay": 0.03}
 
 
@@ -131,7 +131,8 @@ def short(recipe: Recipe, epochs: int = 30) -> Recipe:
 
     Kept are the proportions of the schedule (warm-up and drops fall at the same shares of the epochs), the learning
     rate and its drops, the batch, and how the multipliers move against the model: one update of the same size after the
-    same number of steps. So they move less in all: γ · updates falls with the epochs, from 77 to 9 for `cifar10-lt`.
+    same number of steps. So they move less in all: γ · updates falls with the epochs, from 77 to 9 for `cifar10-lt`;
+    `with_(step_size="auto")` makes up for that.
     For another length, `Recipe.named("cifar10-short").with_(epochs=60)` keeps the same things.
     """
     return recipe.with_(name=f"{recipe.name}-short", epochs=epochs)

@@ -31,7 +31,8 @@ class Run:
         model: the last iterate or, where that was asked for, the averaged scorer; in eval mode.
         spec: everything that decided its numbers.
         history: one dict per epoch: epoch, loss, learning_rate, validation worst_class, balanced and standard,
-            multipliers λ (null where the objective has none), class_weights β, seconds.
+            multipliers λ (null where the objective has none), class_weights β, seconds; where multipliers are over
+            groups, also worst_group, group_recalls, group_multipliers and group_weights.
         multipliers: λ, priors and costs as training left them.
         scores: on the validation split.
         test: on the test split, where somebody has evaluated the run and wants that kept.

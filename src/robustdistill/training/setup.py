@@ -7,15 +7,16 @@ from contextlib import contextmanager
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from robustdistill import methods, models
 from robustdistill.data.batches import batch_bounds
 from robustdistill.data.splits import Examples
 from robustdistill.data.stream import Loaded
 from robustdistill.errors import InputError, unknown
-from robustdistill.multipliers import ClassMultipliers
+from robustdistill.groups import Groups, GroupsChoice, joint
 from robustdistill.objectives import Objective
+from robustdistill.training.evaluate import group_index
 from robustdistill.training.recipe import Recipe
 from robustdistill.training.spec import DataIdentity, Distillation, RunSpec
 from robustdistill.training.targets import Targets, TeacherTargets, ValidationLabels
@@ -30,6 +31,46 @@ def check_data(train: Examples, val: Examples) -> None:
             raise InputError(f"{split.name} must have at least 2 examples, got {len(split)}")
     if val.labels is not None:
         val.require_every_class()
+
+
+def check_groups(train: Examples, val: Examples, groups: GroupsChoice, method: methods.Method) -> None:
+    """Refuses groups that are unknown, have no column or no effect, or that are missing in validation."""
+    if groups not in (options := ("class", "group", "class-group")):
+        raise unknown("groups", str(groups), options)
+    if groups == "class":
+        return
+    if not method.uses_costs:
+        raise InputError(
+            f"groups have no effect on method {method.name!r}, which takes no costs: use margin or weighted"
+        )
+    for examples in (train, val):
+        examples.require_groups()
+    if train.group_names != val.group_names:
+        raise InputError(
+            f"train and val must have the same group names, got {train.group_names} and {val.group_names}: make the"
+            " second by with_groups(values, train.group_names)"
+        )
+    if groups == "class-group" and (train.labels is None) != (val.labels is None):
+        return  # which classes the unlabelled ones are, only a teacher knows
+    (here, names), (there, other) = (group_index(examples, groups) for examples in (train, val))
+    trained, held = set(names[here].tolist()), set(other[there].tolist())
+    for part, own, lacking, theirs in ((train, trained, val, held), (val, held, train, trained)):
+        if missing := sorted(own - theirs):
+            raise InputError(
+                f"{lacking.name} must have every group of {part.name}; it has no example of {missing[0]!r}"
+                f"{f' (and {len(missing) - 1} more)' if len(missing) > 1 else ''}: join groups that are too small"
+            )
+
+
+def make_groups(groups: GroupsChoice, train: Loaded, masses: Tensor, sides: Tensor | None) -> Groups | None:
+    """The groups that multipliers are over; None where they are the classes."""
+    if groups == "class" or sides is None:
+        return None
+    examples = train.examples
+    counts = None
+    if train.labels is not None:
+        counts = joint(sides, train.labels, len(examples.group_names), examples.num_classes)
+    return Groups(masses, groups, counts=counts, group_names=examples.group_names, class_names=examples.class_names)
 
 
 def check_settings(
@@ -75,6 +116,7 @@ def make_spec(
     threads: int,
     risk: Literal["zero-one", "cross-entropy"] = "zero-one",
     scorer: Literal["last", "averaged"] = "last",
+    groups: GroupsChoice = "class",
     validation_labels: ValidationLabels = "one-hot",
     distillation: Distillation | None = None,
 ) -> RunSpec:
@@ -92,6 +134,7 @@ def make_spec(
         recipe=recipe,
         validation_labels=validation_labels,
         scorer=scorer,
+        groups=groups,
         distillation=distillation,
     )
 
@@ -139,7 +182,7 @@ def make_optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.SGD:
 def method_context(
     method: methods.Method,
     recipe: Recipe,
-    multipliers: ClassMultipliers,
+    priors: Tensor,
     train: Loaded,
     val: Loaded,
     targets: Targets,
@@ -148,8 +191,8 @@ def method_context(
     teacher = targets if method.needs_teacher and isinstance(targets, TeacherTargets) else None
     return methods.Context(
         epochs=recipe.epochs,
-        class_counts=None if train.labels is None else torch.bincount(train.labels, minlength=len(multipliers.priors)),
-        priors=multipliers.priors,
+        class_counts=None if train.labels is None else torch.bincount(train.labels, minlength=len(priors)),
+        priors=priors,
         val_labels=val.labels,
         train_labels=train.labels,
         teacher_val=(lambda: teacher.probabilities("val", val)) if teacher else None,
@@ -157,8 +200,8 @@ def method_context(
     )
 
 
-def train_counts(train: Examples, multipliers: ClassMultipliers) -> list[int]:
+def train_counts(train: Examples, priors: Tensor) -> list[int]:
     """(C,) training examples of each class; without labels, as many as the targets in use expect."""
     if train.labels is not None:
         return [int(count) for count in train.class_counts]
-    return [round(float(prior) * len(train)) for prior in multipliers.priors]
+    return [round(float(prior) * len(train)) for prior in priors]

@@ -39,7 +39,8 @@ class Distillation(BaseModel):
     """Where a student's targets come from.
 
     Attributes:
-        teacher: hash of the teacher's spec, or of its weights or predictions where it has no spec.
+        teacher: hash of the teacher's spec, or of its weights or predictions where it has no spec; of several, a hash
+            of theirs, whatever their order.
         teacher_model: its name, for reading.
         teacher_objective: its objective, where known.
         teacher_seed: its seed, where known.
@@ -86,6 +87,7 @@ class RunSpec(BaseModel):
     recipe: Recipe
     validation_labels: Literal["one-hot", "teacher"] = "one-hot"
     scorer: Literal["last", "averaged"] = "last"
+    groups: Literal["class", "group", "class-group"] = "class"
     distillation: Distillation | None = None
 
     @model_validator(mode="after")
@@ -103,8 +105,9 @@ class RunSpec(BaseModel):
         """
         content = self.model_dump(mode="json", exclude={"recipe": {"name"}})
         recipe, distillation = content["recipe"], content["distillation"]
-        if self.scorer == "last":
-            del content["scorer"]
+        for name, usual in (("scorer", "last"), ("groups", "class")):
+            if content[name] == usual:
+                del content[name]
         if distillation is not None:
             for name, default in (("teacher_weight", 1.0), ("teacher_precision", "float32"), ("teacher_top", None)):
                 if distillation[name] == default:

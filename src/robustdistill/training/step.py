@@ -49,13 +49,20 @@ class TrainStep:
             group["lr"] = rate
         return rate
 
-    def __call__(self, batch: Batch, costs: Tensor) -> Tensor:
-        """Learns from `batch`; returns the sum of its losses, not yet fetched from the device."""
+    def __call__(self, batch: Batch, costs: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Learns from `batch`; returns the sum of its losses, not yet fetched from the device.
+
+        Args:
+            batch: with its targets.
+            costs: (C,) or (B, C) that the method's loss takes.
+            weights: (B,) of the losses, where groups weigh outside them.
+        """
         several = self.processes.count > 1
         if several:
             self._draw_apart()
         with JointBatchNorm() if several else nullcontext():
-            total = self._loss(batch, costs)
+            losses = self._losses(batch, costs)
+            total = (losses if weights is None else losses * weights).sum()
             (total * (1 / batch.size)).backward()  # type: ignore[no-untyped-call]
         if several:
             self._sum_gradients()
@@ -64,7 +71,7 @@ class TrainStep:
         self.count += 1
         return total.detach()
 
-    def _loss(self, batch: Batch, costs: Tensor) -> Tensor:
+    def _losses(self, batch: Batch, costs: Tensor) -> Tensor:
         try:
             with torch.autocast(batch.inputs.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
                 outputs = self.model(batch.inputs)
@@ -75,7 +82,7 @@ class TrainStep:
                 f"a batch of {batch.size} is too small for {self.processes.count} processes: one has no example, which"
                 f" the model does not take ({error}); choose a batch_size that leaves a larger last batch"
             ) from error
-        return self.method.loss(batch, outputs, costs).sum()
+        return self.method.loss(batch, outputs, costs)
 
     def _draw_apart(self) -> None:
         """Seeds torch anew: models that draw, such as those with dropout, must not draw alike on all processes."""

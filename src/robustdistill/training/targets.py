@@ -7,24 +7,23 @@ batch shows. Temperature is applied here, to untempered logits; student logits a
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from robustdistill.data.batches import Batch
-from robustdistill.data.splits import Examples
 from robustdistill.data.stream import Loaded
 from robustdistill.errors import InputError
-from robustdistill.models import check_outputs, evaluating
-from robustdistill.predictions import Predictions
+from robustdistill.groups import joint
 from robustdistill.risks import MIN_MASS, Risks, class_risks
 from robustdistill.training.evaluate import BATCH_SIZE
+from robustdistill.training.members import Member, TeacherSource
 from robustdistill.training.spec import Distillation
-from robustdistill.training.views import Codec, Views, ViewsChoice, ask_in_blocks, codec, open_views
+from robustdistill.training.views import ViewsChoice
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +36,12 @@ class Targets(Protocol):
 
     validation_labels: ValidationLabels
 
-    def prepare(self, train: Loaded, val: Loaded) -> tuple[Tensor, Tensor]:
-        """Priors (C,) and validation targets, (M,) labels or (M, C) probabilities. Called once, before training."""
+    def prepare(self, train: Loaded, val: Loaded, sides: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Priors (C,) and validation targets, (M,) labels or (M, C) probabilities. Called once, before training.
+
+        With `sides` (N,), the value of a group column for each training example, the first are masses (A, C): the
+        targets summed over the examples with each value.
+        """
         ...
 
     def __call__(self, batch: Batch) -> Batch:
@@ -55,11 +58,14 @@ class OneHotTargets:
 
     validation_labels: ValidationLabels = "one-hot"
 
-    def prepare(self, train: Loaded, val: Loaded) -> tuple[Tensor, Tensor]:
+    def prepare(self, train: Loaded, val: Loaded, sides: Tensor | None = None) -> tuple[Tensor, Tensor]:
         train.examples.require_every_class()
         assert train.labels is not None
         self._labels = train.labels
-        return torch.from_numpy(train.examples.class_counts).to(train.device), one_hot_validation(val)
+        counts = torch.from_numpy(train.examples.class_counts).to(train.device)
+        if sides is not None:
+            counts = joint(sides, train.labels, len(train.examples.group_names), len(counts))
+        return counts, one_hot_validation(val)
 
     def __call__(self, batch: Batch) -> Batch:
         return replace(batch, targets=self._labels[batch.positions])
@@ -71,76 +77,76 @@ class OneHotTargets:
 class TeacherTargets:
     """A teacher's probabilities softmax(f^t / T), of a live module or of tables of its predictions.
 
+    Several teachers are one whose probabilities are the mean of theirs at the temperature in use,
+    (1/M) Σ_m softmax(f^m / T). As its untempered logits, for methods with a temperature of their own, serve the
+    logarithms of that mean at T = 1.
+
     Args:
-        teacher: a module, run in eval mode and left as it was, or {"train": Predictions, "val": Predictions}.
+        teacher: a module, run in eval mode and left as it was, or {"train": Predictions, "val": Predictions}; or a list
+            of such, summed in its order.
         identity: what the student's spec says of the teacher.
         validation_labels: "teacher" labels validation by the teacher (Algorithm 1), "one-hot" takes the true labels
             (Algorithm 2).
         views: where a module's predictions on augmented views are stored, see `training.views`; it changes no number.
+
+    Attributes:
+        members: the teachers.
     """
 
     def __init__(
         self,
-        teacher: nn.Module | dict[str, Predictions],
+        teacher: TeacherSource | Sequence[TeacherSource],
         identity: Distillation,
         validation_labels: ValidationLabels,
         views: ViewsChoice = "off",
     ) -> None:
-        self.teacher, self.identity, self.validation_labels = teacher, identity, validation_labels
-        self._choice = views
-        self._codec: Codec | None = None
-        self.views: Views | None = None
+        sources = [teacher] if isinstance(teacher, (nn.Module, dict)) else list(teacher)
+        self.members = [Member(source, identity, views) for source in sources]
+        self.identity, self.validation_labels = identity, validation_labels
 
-    def prepare(self, train: Loaded, val: Loaded) -> tuple[Tensor, Tensor]:
+    def prepare(self, train: Loaded, val: Loaded, sides: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if self.identity.teacher_weight < 1.0:
             train.examples.require_labels()
-        # Where the only view is the clean one, its predictions are kept: a live teacher would say the same.
-        live = isinstance(self.teacher, nn.Module) and self.identity.teacher_view == "same" and train.views > 1
-        self._clean_logits = None if live else self._predict("train", train)
-        if live and self.identity.teacher_precision == "float16":
-            assert isinstance(self.teacher, nn.Module)
-            self.teacher.to(train.device)
-            check_outputs(self.teacher, train.sample(2).inputs, train.examples.num_classes, name="teacher")
-            self._codec = codec(train.examples.num_classes, self.identity.teacher_top)
-            self.views = open_views(self._choice, self.teacher, train, self._codec, self._ask_in_blocks)
-        priors = self._survey(train, self._clean_logits)
+        for member in self.members:
+            member.kept = None if member.is_live(train) else self._predict_one(member, "train", train)
+            member.open_views(train)
+        priors = self._survey(train, [member.kept for member in self.members], sides)
         if self.validation_labels == "one-hot":
             return priors, one_hot_validation(val)
         assert self.identity.validation_temperature is not None
-        logits = self._predict("val", val)
-        self._survey(val, logits)
-        targets = torch.softmax(logits / self.identity.validation_temperature, dim=1)
+        logits = [self._predict_one(member, "val", val) for member in self.members]
+        self._survey(val, list(logits))
+        targets = _mean(logits, self.identity.validation_temperature)
         _warn_of_missing(targets.sum(dim=0), val)
         return priors, targets
 
-    def _survey(self, data: Loaded, logits: Tensor | None) -> Tensor:
+    def _survey(self, data: Loaded, kept: list[Tensor | None], sides: Tensor | None = None) -> Tensor:
         """(C,) the mean of the targets of a split's clean examples; warns where their teacher is near chance.
 
-        Goes batch by batch, since the (N, C) of a large data set may be more than fits.
+        With `sides` (N,), the values of a group column, they are sums (A, C), by value. Goes batch by batch, since the
+        (N, C) of a large data set may be more than fits.
         """
         nothing = torch.zeros(data.examples.num_classes, dtype=torch.float64, device=data.device)
-        total, errors = nothing, Risks(nothing, nothing)
-        for labels, part in self._batches(data, logits):
-            probabilities = self._tempered(part)
+        total, errors, start = nothing, Risks(nothing, nothing), 0
+        if sides is not None:
+            total = nothing.repeat(len(data.examples.group_names), 1)
+        for labels, logits in self._batches(data, kept):
+            probabilities = _mean(logits, self.identity.temperature)
             if labels is not None:
                 errors = errors + class_risks(probabilities, labels)
-            total = total + self._mixed(probabilities, labels).sum(dim=0, dtype=torch.float64)
+            mixed = self._mixed(probabilities, labels)
+            if sides is None:
+                total = total + mixed.sum(dim=0, dtype=torch.float64)
+            else:
+                total = total.index_add(0, sides[start : start + len(mixed)], mixed.double())
+            start += len(mixed)
         _warn_if_useless(errors, data)
-        return total / len(data)
+        return total if sides is not None else total / len(data)
 
     def __call__(self, batch: Batch) -> Batch:
-        kept = self._clean_logits
-        logits = self._shown(batch) if kept is None else kept[batch.positions]
-        targets = self._mixed(self._tempered(logits), batch.labels)
-        return replace(batch, targets=targets, teacher_logits=logits)
-
-    def _shown(self, batch: Batch) -> Tensor:
-        """(B, C) what a live teacher says of the views that a batch shows, stored or not."""
-        if self._codec is None:
-            return self._ask(batch.inputs)
-        if self.views is not None:
-            return self.views.logits(batch, self._ask_in_blocks)
-        return self._codec.decode(self._codec.encode(self._ask_in_blocks(batch.inputs)))
+        logits = [member.shown(batch) for member in self.members]
+        targets = self._mixed(_mean(logits, self.identity.temperature), batch.labels)
+        return replace(batch, targets=targets, teacher_logits=_joined(logits))
 
     def _mixed(self, probabilities: Tensor, labels: Tensor | None) -> Tensor:
         """(1 − w) · one-hot + w · teacher, (B, C)."""
@@ -155,58 +161,51 @@ class TeacherTargets:
 
     def probabilities(self, split: str, data: Loaded) -> Tensor:
         """(N, C) the teacher's probabilities on the clean examples of "train" or "val", at the targets' temperature."""
-        return self._tempered(self._predict(split, data))
+        return _mean([self._predict_one(member, split, data) for member in self.members], self.identity.temperature)
 
-    def _tempered(self, logits: Tensor) -> Tensor:
-        return torch.softmax(logits / self.identity.temperature, dim=1)
-
-    def _predict(self, split: str, data: Loaded) -> Tensor:
+    def _predict_one(self, member: Member, split: str, data: Loaded) -> Tensor:
         """(N, C) untempered logits of a split's clean examples, float32; log-probabilities where a table has those."""
-        if isinstance(self.teacher, nn.Module):
-            return torch.cat([logits for _, logits in self._batches(data, None)])
-        table = self.teacher[split].match_classes(data.examples.class_names).join(data.examples.ids)
-        _check_labels(split, table, data.examples)
-        return torch.from_numpy(table.log_probabilities()).to(data.device, torch.float32)
+        found = member.read(split, data)
+        if found is not None:
+            return found
+        member.on(data)
+        return torch.cat([member.ask(batch.inputs) for batch in data.clean(BATCH_SIZE)])
 
-    def _batches(self, data: Loaded, logits: Tensor | None) -> Iterator[tuple[Tensor | None, Tensor]]:
-        """Labels (B,), where there are any, and logits (B, C) of clean examples: parts of `logits`, or asked for."""
-        if logits is not None:
+    def _batches(self, data: Loaded, kept: list[Tensor | None]) -> Iterator[tuple[Tensor | None, list[Tensor]]]:
+        """Labels (B,), where there are any, and each member's logits (B, C) of clean examples: kept, or asked for."""
+        if all(logits is not None for logits in kept):
             for start in range(0, len(data), BATCH_SIZE):
                 part = slice(start, start + BATCH_SIZE)
-                yield None if data.labels is None else data.labels[part], logits[part]
+                known = [logits[part] for logits in kept if logits is not None]
+                yield None if data.labels is None else data.labels[part], known
             return
-        assert isinstance(self.teacher, nn.Module)
-        self.teacher.to(data.device)
-        check_outputs(self.teacher, data.sample(2).inputs, data.examples.num_classes, name="teacher")
+        for member, logits in zip(self.members, kept, strict=True):
+            if logits is None:
+                member.on(data)
         for batch in data.clean(BATCH_SIZE):
-            yield batch.labels, self._ask(batch.inputs)
-
-    def _ask(self, inputs: Tensor) -> Tensor:
-        """(B, C) a live teacher's logits, float32."""
-        assert isinstance(self.teacher, nn.Module)
-        # Not in inference mode: what that makes cannot be kept for a backward pass.
-        with evaluating(self.teacher), torch.no_grad():
-            logits: Tensor = self.teacher(inputs).float()
-        return logits
-
-    def _ask_in_blocks(self, inputs: Tensor) -> Tensor:
-        """As `_ask`, but so that no answer depends on the batch that it is asked in."""
-        assert self._codec is not None
-        return ask_in_blocks(self._ask, inputs, self._codec.classes)
+            yield (
+                batch.labels,
+                [
+                    member.ask(batch.inputs) if logits is None else logits[batch.positions]
+                    for member, logits in zip(self.members, kept, strict=True)
+                ],
+            )
 
 
-def _check_labels(split: str, table: Predictions, examples: Examples) -> None:
-    """Refuses a joined table whose own labels are not those of the examples: it is of other examples."""
-    if table.labels is None or examples.labels is None:
-        return
-    wrong = np.flatnonzero(table.labels != examples.labels)
-    if len(wrong):
-        row, names = int(wrong[0]), examples.class_names
-        raise InputError(
-            f"the teacher's {split!r} predictions must carry the labels of {examples.name}, and differ in {len(wrong)}"
-            f" of {len(examples)}; row {row} (id {examples.ids[row]}) is {names[table.labels[row]]!r} there and"
-            f" {names[examples.labels[row]]!r} in the data: are they of another split or data set?"
-        )
+def _mean(logits: Sequence[Tensor], temperature: float) -> Tensor:
+    """(B, C) (1/M) Σ_m softmax(f^m / T)."""
+    total = torch.softmax(logits[0] / temperature, dim=1)
+    for more in logits[1:]:
+        total = total + torch.softmax(more / temperature, dim=1)
+    return total / len(logits) if len(logits) > 1 else total
+
+
+def _joined(logits: Sequence[Tensor]) -> Tensor:
+    """(B, C) logits whose softmax is the mean of the members' at T = 1; those of the only one as they are."""
+    if len(logits) == 1:
+        return logits[0]
+    stacked = torch.stack([torch.log_softmax(one, dim=1) for one in logits])
+    return stacked.logsumexp(dim=0) - math.log(len(logits))
 
 
 def _warn_if_useless(errors: Risks, data: Loaded) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from robustdistill.data.stream import Loaded
 from robustdistill.errors import DivergedError
+from robustdistill.groups import Groups
 from robustdistill.methods.parts import over_processes
 from robustdistill.metrics import Scores
 from robustdistill.models import evaluating
@@ -29,6 +30,7 @@ class Validation:
         sample: examples drawn afresh for each update; None for all of them.
         seed: of those draws.
         processes: each takes its share of the batches, the sums are added.
+        groups: whose risks are measured; classes by default.
     """
 
     def __init__(
@@ -40,37 +42,61 @@ class Validation:
         sample: int | None,
         seed: int,
         processes: Processes,
+        groups: Groups | None = None,
     ) -> None:
         self.data, self.targets, self.risk, self.seed, self.processes = data, targets, risk, seed, processes
         self.labels = targets.argmax(dim=1) if data.labels is None else data.labels
+        self.groups, self.sides = groups, None
+        if groups is not None:
+            self.sides = torch.from_numpy(data.examples.require_groups()).to(data.device)
         self.labelled_by: Literal["true", "teacher"] = "teacher" if data.labels is None else "true"
         self.sample = sample if sample is not None and sample < len(data) else None
 
     def risks(self, model: nn.Module, step: int) -> Risks:
-        """The model's risk on each class, measured after optimiser step `step`, which decides what is drawn."""
-        nothing = torch.zeros(self.data.examples.num_classes, dtype=torch.float64, device=self.data.device)
+        """The model's risk on each class (or group), measured after optimiser step `step`, which decides the draw."""
+        size = self.data.examples.num_classes if self.groups is None else len(self.groups.names)
+        nothing = torch.zeros(size, dtype=torch.float64, device=self.data.device)
         risks = Risks(nothing, nothing)
         for seen, logits in self._batches(model, self._draw(step)):
-            risks = risks + class_risks(logits, self.targets[seen], loss=self.risk)
+            if self.groups is None or self.sides is None:
+                risks = risks + class_risks(logits, self.targets[seen], loss=self.risk)
+            else:
+                risks = risks + self.groups.risks(logits, self.targets[seen], self.sides[seen], loss=self.risk)
         return Risks(*over_processes(torch.stack([risks.sums, risks.counts])))
 
     def scores(self, model: nn.Module) -> Scores:
+        """Accuracy by class, as in `all_scores`."""
+        return self.all_scores(model)[0]
+
+    def all_scores(self, model: nn.Module) -> tuple[Scores, Scores | None]:
         """Accuracy by class on all validation examples, against their labels or, where they have none, the teacher's.
+
+        Returns:
+            Scores by class, and by group where there are groups.
 
         Raises:
             DivergedError: the model's logits are not finite.
         """
         examples, classes = self.data.examples, self.data.examples.num_classes
-        right = torch.zeros(classes + 1, dtype=torch.float64, device=self.data.device)
+        group = None if self.groups is None or self.sides is None else self.groups.index(self.sides, self.labels)
+        size = 0 if self.groups is None else len(self.groups.names)
+        right = torch.zeros(classes + 1 + size + 1, dtype=torch.float64, device=self.data.device)
         for seen, logits in self._batches(model, torch.arange(len(self.data))):
             labels = self.labels[seen]
-            right.index_add_(0, labels, (logits.argmax(dim=1) == labels).double())
+            hits = (logits.argmax(dim=1) == labels).double()
+            right.index_add_(0, labels, hits)
             right[classes] += (~logits.isfinite()).any()
-        *correct, broken = over_processes(right).tolist()
-        if broken:
+            if group is not None:  # -1, of those in no group, is the last place
+                right.index_add_(0, torch.where(group[seen] < 0, size, group[seen]) + classes + 1, hits)
+        found = over_processes(right).cpu().numpy()
+        if found[classes]:
             raise DivergedError("training diverged: the model's validation logits are not finite; lower learning_rate")
         counts = torch.bincount(self.labels, minlength=classes).cpu().numpy()
-        return Scores(np.array(correct, dtype=np.int64), counts, examples.class_names)
+        by_class = Scores(found[:classes].astype(np.int64), counts, examples.class_names)
+        if group is None or self.groups is None:
+            return by_class, None
+        counts = torch.bincount(group[group >= 0], minlength=size).cpu().numpy()
+        return by_class, Scores(found[classes + 1 : -1].astype(np.int64), counts, self.groups.names)
 
     def _batches(self, model: nn.Module, positions: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Positions (B,) and logits (B, C) of clean examples, a batch at a time: (M, C) may be more than fits.

@@ -241,7 +241,7 @@ class _Impossible(Exception):  # noqa: N818, it says why there is no store, whic
 
 def _check_possible(train: Loaded, codec: Codec, ask: Callable[[Tensor], Tensor], root: Path, *, named: bool) -> None:
     if train.views >= VIEWS:
-        raise _Impossible("random crops are drawn anew each time, so that no view is met twice")
+        raise _Impossible("random crops are drawn anew each time and no view is met twice; crops=K fixes K of them")
     size = 2 * len(train) * train.views * codec.width
     root.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(root).free
