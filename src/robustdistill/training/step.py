@@ -61,8 +61,7 @@ class TrainStep:
         if several:
             self._draw_apart()
         with JointBatchNorm() if several else nullcontext():
-            losses = self._losses(batch, costs)
-            total = (losses if weights is None else losses * weights).sum()
+            total = self._loss(batch, costs, weights)
             (total * (1 / batch.size)).backward()  # type: ignore[no-untyped-call]
         if several:
             self._sum_gradients()
@@ -71,7 +70,7 @@ class TrainStep:
         self.count += 1
         return total.detach()
 
-    def _losses(self, batch: Batch, costs: Tensor) -> Tensor:
+    def _loss(self, batch: Batch, costs: Tensor, weights: Tensor | None = None) -> Tensor:
         try:
             with torch.autocast(batch.inputs.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
                 outputs = self.model(batch.inputs)
@@ -82,7 +81,8 @@ class TrainStep:
                 f"a batch of {batch.size} is too small for {self.processes.count} processes: one has no example, which"
                 f" the model does not take ({error}); choose a batch_size that leaves a larger last batch"
             ) from error
-        return self.method.loss(batch, outputs, costs)
+        losses = self.method.loss(batch, outputs, costs)
+        return (losses if weights is None else losses * weights).sum()
 
     def _draw_apart(self) -> None:
         """Seeds torch anew: models that draw, such as those with dropout, must not draw alike on all processes."""
