@@ -251,7 +251,9 @@ def percent(lines: pd.DataFrame, column: str, role: str | None = None) -> pd.Dat
 
 
 def complete(lines: pd.DataFrame) -> pd.DataFrame:
-    """Only candidates that were trained with every seed."""
+    """The seeds that "paper" was trained with, of the candidates that were trained with all of them."""
+    known = lines.loc[lines["candidate"] == "paper", "seed"]
+    lines = lines[lines["seed"].isin(known if len(known) else lines["seed"])]
     seeds = lines["seed"].nunique()
     return lines.groupby("candidate").filter(lambda group: group["seed"].nunique() == seeds)
 
@@ -302,8 +304,9 @@ def print_tables(lines: pd.DataFrame) -> None:
     """Every problem, then what holds over those of more than one seed."""
     parts = []
     for _, problem in lines.groupby(["data", "epochs", "every"], sort=False):
-        table = print_problem(complete(problem))
-        parts += [table] if problem["seed"].nunique() > 1 else []
+        kept = complete(problem)
+        table = print_problem(kept)
+        parts += [table] if kept["seed"].nunique() > 1 else []
     if not parts:
         return
     print(SUMMARY)
