@@ -27,7 +27,9 @@ TESTS = Path(__file__).resolve().parents[1]
 def launch(command: list[str], *arguments: str | Path, count: int = 2) -> subprocess.CompletedProcess[str]:
     """Runs a script, or "-m" and a module, in `count` processes of this machine, on a free port."""
     # Lightning, transformers and Ray leave variables behind in a process that used them, which launchers obey.
-    left_behind = re.compile(r"ACCELERATE_|MASTER_|TORCHELASTIC_|PL_|RAY_|(LOCAL_|GROUP_|NODE_|ROLE_)?(RANK|WORLD_SIZE)")
+    left_behind = re.compile(
+        r"ACCELERATE_|MASTER_|TORCHELASTIC_|PL_|RAY_|(LOCAL_|GROUP_|NODE_|ROLE_)?(RANK|WORLD_SIZE)"
+    )
     environment = {
         **{name: value for name, value in os.environ.items() if not left_behind.match(name)},
         "PYTHONPATH": os.pathsep.join([str(TESTS), *(path for path in sys.path if path)]),
