@@ -40,18 +40,21 @@ class Problem:
     def context(self, epochs: int = 10) -> Context:
         """Held-out predictions are those of one more problem, with examples of every class."""
         num_classes = len(self.counts)
-        generator = torch.Generator().manual_seed(5)
         labels = torch.arange(num_classes).repeat(3)
-        held_out = torch.randn(len(labels), num_classes, generator=generator)
-        held_out[torch.arange(len(labels)), labels] += 2
+
+        def held_out(sharpness: float) -> Tensor:
+            logits = torch.randn(len(labels), num_classes, generator=torch.Generator().manual_seed(5))
+            logits[torch.arange(len(labels)), labels] += 2
+            return torch.softmax(sharpness * logits / self.temperature, dim=1)
+
         return Context(
             epochs,
             self.counts,
             self.counts / self.counts.sum(),
             labels,
             labels,
-            lambda: torch.softmax(held_out / self.temperature, dim=1),
-            lambda: torch.softmax(3 * held_out / self.temperature, dim=1),
+            lambda: held_out(1),
+            lambda: held_out(3),
         )
 
     def prepared(self, text: str, *, epoch: int | None = None) -> Method:
