@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class InputError(ValueError):
@@ -11,7 +11,19 @@ class InputError(ValueError):
 
 
 class DivergedError(RuntimeError):
-    """Training produced a loss or a risk that is not finite; the message says which setting to lower."""
+    """Training produced a loss or a risk that is not finite; the message says which setting to lower.
+
+    Attributes:
+        epoch: in which that was, counted from 1; None where it is not known.
+        step: the first optimiser step that was bad, counted from 1 over the whole training, likewise.
+        ids: of the examples in it whose loss was not finite; all of that step where none stands out.
+    """
+
+    def __init__(
+        self, message: str, *, epoch: int | None = None, step: int | None = None, ids: Sequence[int] = ()
+    ) -> None:
+        super().__init__(message)
+        self.epoch, self.step, self.ids = epoch, step, tuple(ids)
 
 
 class StaleStoreError(RuntimeError):

@@ -286,7 +286,10 @@ def test_a_huge_rate_diverges(objective: str) -> None:
 
 
 def test_the_message_says_which_epoch_and_what_to_lower() -> None:
-    with pytest.raises(DivergedError, match=r"epoch 3 is nan.*learning_rate \(now 0\.05\).*warmup_epochs \(now 1\)"):
+    with pytest.raises(
+        DivergedError,
+        match=r"step 13 \(epoch 3\) is not finite for 8 of its 8.*learning_rate \(now 0\.05\).*warmup_epochs \(now 1\)",
+    ):
         fitted(BreaksAt(13), objective="standard")
 
 

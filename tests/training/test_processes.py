@@ -186,7 +186,14 @@ def test_refusals_are_shared(two: Any) -> None:
     assert re.match("InputError: all processes must train one run; 0 and 1 differ in seed 0 -> 1", ours["two runs"])
     assert re.match("InputError: 2 processes need at least 2 examples", ours["batch of one"])
     assert re.match("InputError: (device|process)", ours["device"])
-    assert ours["diverged"].startswith("DivergedError: ")
+    # Each has half of a batch of 7, and both name the examples of all of it.
+    assert re.match(r"DivergedError: .* after step 2 \(epoch 1\), .* ids (\d+, ){6}\d+; lower", ours["diverged"])
+
+
+def test_what_diverges_on_one_is_traced_by_all(two: Any) -> None:
+    ours, theirs = two[0]
+    assert ours["traced"] == theirs["traced"]
+    assert re.match(r"DivergedError: .* is not finite for 1 of its [73] examples: id 1035; lower", ours["traced"])
 
 
 def test_after_a_shared_error_they_go_on(two: Any) -> None:

@@ -91,6 +91,15 @@ class Fragile(Margin):
         return super().loss(batch, outputs, costs)
 
 
+class Allergic(Margin):
+    """Breaks on one example, which one of the processes sees."""
+
+    name = ""
+
+    def loss(self, batch: Batch, outputs: Tensor, costs: Tensor) -> Tensor:
+        return super().loss(batch, outputs, costs).masked_fill(batch.positions == 5, torch.nan)
+
+
 def summary(run: Run) -> dict[str, Any]:
     """What is compared."""
     return {
@@ -196,6 +205,7 @@ def several(out: Path) -> dict[str, Any]:
     found["written"] = summary(fitted(out=out / "written"))
     found["loaded"] = summary(fitted(out=out / "written"))
     found["diverged"] = said(lambda: fitted(recipe=RECIPE.with_(learning_rate=1e30, warmup_epochs=0)))
+    found["traced"] = said(lambda: fitted(method=Allergic()))
     found["after"] = summary(fitted())
     found["fails"] = said(lambda: fitted(method=Fragile()))
     found["after that"] = said(fitted)

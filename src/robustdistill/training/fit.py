@@ -23,7 +23,8 @@ from robustdistill.multipliers import ClassMultipliers
 from robustdistill.objectives import Objective
 from robustdistill.risks import RiskLoss
 from robustdistill.training.checkpoint import Keeper, interrupted_with
-from robustdistill.training.history import RunawayWatch, check_loss, epoch_record
+from robustdistill.training.divergence import DivergenceWatch
+from robustdistill.training.history import RunawayWatch, epoch_record
 from robustdistill.training.processes import launched
 from robustdistill.training.progress import EpochProgress
 from robustdistill.training.recipe import Recipe, resolve
@@ -100,7 +101,9 @@ def fit(
 
     Raises:
         InputError: a class is missing, the model does not fit the data, or `out` holds another run.
-        DivergedError: the loss or a risk is not finite; what to lower is said.
+        DivergedError: a loss, a risk or a weight is not finite; the first bad step, its examples' ids and what to lower
+            are said. Noticed at the next update of the multipliers, or at the end of the epoch; what `out` keeps is
+            from before.
     """
     workers = launched()
     with workers.agreeing():
@@ -173,6 +176,9 @@ def fit(
             if grouping is None
             else RunawayWatch(grouping.names, recipe, "group")
         )
+        divergence = DivergenceWatch(
+            module, train_data, targets, recipe, workers, keeper.path if keeper is not None else None
+        )
         scores, show = None, progress and workers.main
         began = time.perf_counter()
 
@@ -190,16 +196,20 @@ def fit(
                 costs, weights = multipliers.costs, None
                 if grouping is not None and sides is not None:
                     costs, weights = grouping.costs(costs, sides[batch.positions])
-                total += step(targets(batch), costs, weights)
+                loss = step(targets(batch), costs, weights)
+                total += loss
+                divergence.saw(step.count, batch, step.losses, loss)
                 if step.count % recipe.every:
                     continue
                 if iterates is not None:
                     iterates.offer(module)
                 if objective.needs_multipliers or how.watches_validation:
                     risks = validation.risks(module, step.count)
+                    divergence.look()  # after the device has got its work, since this waits for it
                     how.on_validation(risks)
                     if objective.needs_multipliers:
-                        multipliers.update(risks)
+                        with divergence.locating():
+                            multipliers.update(risks)
             return float(over_processes(total)) / len(train)
 
         with (
@@ -213,10 +223,12 @@ def fit(
                 rate = step.set_rate(learning_rate(recipe, epoch))
                 how.on_epoch(epoch)
                 module.train()
+                divergence.epoch = epoch
                 loss = train_epoch(epoch)
-                check_loss(loss, epoch, recipe, keeper.path if keeper is not None else None)
+                divergence.check_epoch(loss)
                 workers.check_alike(module)
-                scores, group_scores = validation.all_scores(module)
+                with divergence.locating():
+                    scores, group_scores = validation.all_scores(module)
                 seconds = time.perf_counter() - start
                 history.append(
                     epoch_record(
@@ -238,12 +250,15 @@ def fit(
 
         if iterates is not None:
             module, scores = iterates.scorer(module), None
+        if scores is None:
+            with divergence.locating():
+                scores = validation.scores(module)
         run = Run(
             model=module.eval(),
             spec=spec,
             history=history,
             multipliers=multipliers,
-            scores=scores or validation.scores(module),
+            scores=scores,
             class_names=train.class_names,
             train_counts=train_counts(train, priors),
             in_channels=train.channels,

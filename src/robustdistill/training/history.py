@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
-from robustdistill.errors import DivergedError
 from robustdistill.groups import Groups
 from robustdistill.metrics import Scores
 from robustdistill.multipliers import ClassMultipliers
@@ -62,17 +60,6 @@ def epoch_record(
 
 def _rounded(scores: Scores) -> list[float | None]:
     return [None if math.isnan(recall) else round(float(recall), 4) for recall in scores.per_class]
-
-
-def check_loss(loss: float, epoch: int, recipe: Recipe, saved: Path | None) -> None:
-    """Raises DivergedError, which says what to lower, where an epoch's mean loss is not finite."""
-    if math.isfinite(loss):
-        return
-    kept = f"; the last good state is kept in {saved}" if saved is not None and saved.is_file() else ""
-    raise DivergedError(
-        f"training diverged: the mean loss of epoch {epoch + 1} is {loss}; lower learning_rate (now"
-        f" {recipe.learning_rate:g}), or lengthen warmup_epochs (now {recipe.warmup_epochs}){kept}"
-    )
 
 
 class RunawayWatch:

@@ -25,7 +25,10 @@ class TrainStep:
 
     Attributes:
         count: steps done.
+        losses: (B,) of the last step, weighted, not yet fetched from the device.
     """
+
+    losses: Tensor
 
     def __init__(
         self,
@@ -82,7 +85,9 @@ class TrainStep:
                 f" the model does not take ({error}); choose a batch_size that leaves a larger last batch"
             ) from error
         losses = self.method.loss(batch, outputs, costs)
-        return (losses if weights is None else losses * weights).sum()
+        losses = losses if weights is None else losses * weights
+        self.losses = losses.detach()
+        return losses.sum()
 
     def _draw_apart(self) -> None:
         """Seeds torch anew: models that draw, such as those with dropout, must not draw alike on all processes."""

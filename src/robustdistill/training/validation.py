@@ -90,7 +90,7 @@ class Validation:
                 right.index_add_(0, torch.where(group[seen] < 0, size, group[seen]) + classes + 1, hits)
         found = over_processes(right).cpu().numpy()
         if found[classes]:
-            raise DivergedError("training diverged: the model's validation logits are not finite; lower learning_rate")
+            raise DivergedError("the model's validation logits are not finite; lower learning_rate")
         counts = torch.bincount(self.labels, minlength=classes).cpu().numpy()
         by_class = Scores(found[:classes].astype(np.int64), counts, examples.class_names)
         if group is None or self.groups is None:
