@@ -45,6 +45,7 @@ CONTRACT = [
     "theory.FiniteProblem",
     "theory.plan",
     "theory.teacher_fitness",
+    "train_together",
 ]
 
 

@@ -26,6 +26,7 @@ _ATTRIBUTES = {
     "evaluate": "training.evaluate",
     "fit": "training.fit",
     "predict": "training.evaluate",
+    "train_together": "training.replicas",
 }
 _MODULES = (
     "auditing",
@@ -62,6 +63,7 @@ __all__ = [
     "report",
     "risks",
     "theory",
+    "train_together",
 ]
 
 if TYPE_CHECKING:
@@ -91,6 +93,7 @@ if TYPE_CHECKING:
     from robustdistill.training.evaluate import evaluate, predict
     from robustdistill.training.fit import fit
     from robustdistill.training.recipe import Recipe
+    from robustdistill.training.replicas import train_together
     from robustdistill.training.run import Run
 
 

@@ -9,6 +9,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -25,12 +26,21 @@ VIEWS = 2**62  # more than anybody sees: a view is the seed of its crop
 # Where launchers tell a process how many of them run on its machine.
 _LAUNCHERS = ("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "MV2_COMM_WORLD_LOCAL_SIZE")
 
+_resident: WeakValueDictionary[tuple[int, str], DeviceExamples] = WeakValueDictionary()
+
 
 def on_device(examples: Examples, device: torch.device | str = "cpu", workers: int | None = None) -> Loaded:
-    """Examples as the training loop reads them: resident on the device, or streamed to it where they are encoded."""
+    """Examples as the training loop reads them: resident on the device, or streamed to it where they are encoded.
+
+    What somebody else has resident there is shared.
+    """
     if isinstance(examples, EncodedExamples):
         return StreamedExamples(examples, device, workers)
-    return DeviceExamples(examples, device)
+    place = id(examples), str(torch.device(device))  # whose number lives as long as they do, which `found` holds
+    found = _resident.get(place)
+    if found is None:
+        found = _resident[place] = DeviceExamples(examples, device)
+    return found
 
 
 def augmented(examples: Examples) -> bool:

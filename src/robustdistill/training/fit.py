@@ -265,7 +265,7 @@ def fit(
             selection_labels=validation.labelled_by,
             seconds=time.perf_counter() - began + (keeper.spent if keeper is not None else 0.0),
             extra={**({} if grouping is None else {"group_names": list(grouping.names)}), **(extra or {})},
-            environment={**environment(str(device)), "processes": workers.count},
+            environment={**environment(str(device)), "processes": workers.count, "replicas": step.replicas},
         )
     if keeper is not None:
         run.folder = keeper.path.parent.resolve()

@@ -15,6 +15,7 @@ from robustdistill.methods import Method
 from robustdistill.methods.parts import over_processes
 from robustdistill.training.batchnorm import JointBatchNorm
 from robustdistill.training.processes import Processes
+from robustdistill.training.replicas import joint_step
 
 
 class TrainStep:
@@ -26,6 +27,7 @@ class TrainStep:
     Attributes:
         count: steps done.
         losses: (B,) of the last step, weighted, not yet fetched from the device.
+        replicas: the most runs that have taken a step of theirs together with this one, itself among them.
     """
 
     losses: Tensor
@@ -44,7 +46,7 @@ class TrainStep:
         self.processes, self.precision, self.seed = processes, precision, seed
         processes.share(model)
         self._parameters: list[nn.Parameter] | None = None
-        self.count = 0
+        self.count, self.replicas = 0, 1
 
     def set_rate(self, rate: float) -> float:
         """Makes `rate` the learning rate from now on; returns it."""
@@ -60,6 +62,17 @@ class TrainStep:
             costs: (C,) or (B, C) that the method's loss takes.
             weights: (B,) of the losses, where groups weigh outside them.
         """
+        total = joint_step(self, batch, costs, weights)
+        if total is None:
+            total = self._step(batch, costs, weights)
+        self.count += 1
+        return total
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """A context in which the model computes in the precision of training."""
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+    def _step(self, batch: Batch, costs: Tensor, weights: Tensor | None) -> Tensor:
         several = self.processes.count > 1
         if several:
             self._draw_apart()
@@ -70,12 +83,11 @@ class TrainStep:
             self._sum_gradients()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.count += 1
         return total.detach()
 
     def _loss(self, batch: Batch, costs: Tensor, weights: Tensor | None = None) -> Tensor:
         try:
-            with torch.autocast(batch.inputs.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            with self.autocast(batch.inputs.device):
                 outputs = self.model(batch.inputs)
         except RuntimeError as error:
             if len(batch.inputs):

@@ -18,6 +18,7 @@ from robustdistill.models import evaluating
 from robustdistill.risks import RiskLoss, Risks, class_risks
 from robustdistill.training.evaluate import BATCH_SIZE
 from robustdistill.training.processes import Processes
+from robustdistill.training.replicas import joint_logits
 
 
 class Validation:
@@ -107,7 +108,8 @@ class Validation:
         mine = torch.cat([positions[:0], *shares]).to(self.data.device)
         for batch in self.data.clean(BATCH_SIZE, mine):
             with evaluating(model), torch.inference_mode():
-                logits = model(batch.inputs).float()
+                together = joint_logits(model, batch.inputs)
+                logits = (model(batch.inputs) if together is None else together).float()
             yield batch.positions, logits
 
     def _draw(self, step: int) -> Tensor:
