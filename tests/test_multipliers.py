@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import reference
@@ -32,10 +32,10 @@ def tensor(values: object) -> torch.Tensor:
     return torch.as_tensor(values, dtype=torch.float64)
 
 
-def on_the_simplex(weights: torch.Tensor) -> None:
+def on_the_simplex(weights: torch.Tensor, lowest: float = 0.99 * FLOOR) -> None:
     assert weights.dtype == torch.float64
     assert torch.isfinite(weights).all()
-    assert (weights >= 0.99 * FLOOR).all()
+    assert (weights >= lowest).all()
     assert float(weights.sum()) == pytest.approx(1.0, abs=1e-12)
 
 
@@ -124,6 +124,98 @@ def test_extreme_steps_stay_on_the_simplex(step: float, decay: float, size: int)
     for _ in range(20):
         weights = exponentiated_gradient(weights, torch.rand(size, generator=generator), step, decay=decay)
         on_the_simplex(weights)
+
+
+# ---- any number of updates, at any step size
+
+STEPS = [0.0, 5e-324, 1e-300, 1e-3, 0.1, 1.0, 2.0, 1e3, 1e16, 1e300, 1.7e308]
+RISKS = st.one_of(st.sampled_from([0.0, 1.0, 5e-324, 3.4e38, 1.7e308, math.nan]), st.floats(0, 1), st.floats(0, 1e300))
+
+
+@given(
+    log_weights=st.lists(st.floats(-1e6, 0.0), min_size=2, max_size=9),
+    step=st.one_of(st.sampled_from(STEPS), st.floats(0, 1.7e308)),
+    decay=st.sampled_from([0.0, 1e-12, 0.03, 0.5, 1 - 2**-53]),
+    data=st.data(),
+)
+@settings(max_examples=300)
+def test_from_any_state_one_update_leads_to_the_simplex(
+    log_weights: list[float], step: float, decay: float, data: st.DataObject
+) -> None:
+    """By induction any number of updates stays there: what an update starts from is what one has led to, or `initial`.
+
+    The sum is made anew by each update, so that rounding does not add up; see also the million updates of `make soak`.
+    """
+    size = len(log_weights)
+    dro = ClassMultipliers("robust", [1 / size] * size, step_size=step, decay=decay)
+    start = tensor(log_weights).clamp_min(math.log(FLOOR))
+    dro._log_weights = start - start.logsumexp(0)
+    before = dro.weights
+    risks = tensor(data.draw(st.lists(RISKS, min_size=size, max_size=size)))
+    counts = torch.where(risks.isnan(), 0.0, 1.0).double()
+    dro.update(Risks(risks.nan_to_num(nan=0.0), counts))
+    # Classes that share less than they were lifted to are scaled down again where others are not seen.
+    on_the_simplex(dro.weights, FLOOR / 4)
+    assert torch.isfinite(dro.costs).all()
+    pure = exponentiated_gradient(before, risks, step, decay=decay)
+    torch.testing.assert_close(pure, dro.weights, rtol=1e-9, atol=1e-15)
+
+
+@given(size=st.integers(2, 6), step=st.floats(1.5, 1e300), data=st.data())
+def test_a_huge_step_with_equal_risks_changes_nothing(size: int, step: float, data: st.DataObject) -> None:
+    """Their product with the step is far above log λ: it must not swallow it."""
+    weights = tensor(data.draw(simplexes(size)))
+    moved = exponentiated_gradient(weights, torch.full((size,), 0.7, dtype=torch.float64), step)
+    torch.testing.assert_close(moved, weights, rtol=1e-12, atol=0)
+
+
+def test_the_limit_of_huge_steps_is_the_worst_class() -> None:
+    for step in (1e3, 1e16, 1.7e308):
+        moved = exponentiated_gradient(tensor([0.5, 0.3, 0.2]), tensor([0.1, 0.9, 0.2]), step)
+        np.testing.assert_allclose(moved.numpy(), [FLOOR, 1, FLOOR], rtol=1e-6)
+
+
+@pytest.mark.parametrize("step", [1e-9, 0.1, 1e300])
+@pytest.mark.parametrize("decay", [0.0, 0.03])
+def test_tens_of_thousands_of_updates(step: float, decay: float) -> None:
+    dro = ClassMultipliers("tradeoff:0.7", PRIORS, step_size=step, decay=decay)
+    rows = torch.rand(97, 4, generator=torch.Generator().manual_seed(0)).double()
+    rows[::7] = tensor([0.0, 1.0, 1.0, 3.4e38])
+    given = [Risks(row, torch.ones(4).double()) for row in rows]
+    for index in range(10_000):
+        dro.update(given[index % 97])
+    on_the_simplex(dro.weights)
+    assert torch.isfinite(dro.costs).all()
+
+
+def test_a_vanishing_prior_leaves_costs_finite() -> None:
+    """The mean of a sure teacher's float32 softmax can be as small as this."""
+    dro = ClassMultipliers("robust", [1.0, 1e-300], step_size=1.0)
+    assert torch.isfinite(dro.costs).all()
+
+
+WEIGHTS, RISK = [0.5, 0.5], [0.1, 0.2]
+
+
+@pytest.mark.parametrize(
+    ("weights", "risks", "arguments", "named"),
+    [
+        ([-0.5, 1.5], RISK, {}, "weights must be finite, not negative"),
+        ([math.nan, 1.0], RISK, {}, "weights must be finite, not negative"),
+        ([math.inf, 1.0], RISK, {}, "weights must be finite, not negative"),
+        ([0.0, 0.0], RISK, {}, "not all zero"),
+        (WEIGHTS, [math.inf, 0.0], {}, "risks must be finite, or NaN"),
+        (WEIGHTS, RISK, {"step_size": math.inf}, "step_size must be finite"),
+        (WEIGHTS, RISK, {"step_size": -1.0}, "step_size must be finite and not negative"),
+        (WEIGHTS, RISK, {"decay": 1.5}, "decay must lie in"),
+        (WEIGHTS, RISK, {"floor": 0.0}, "floor must lie in"),
+    ],
+)
+def test_the_pure_update_names_what_it_cannot_use(
+    weights: list[float], risks: list[float], arguments: dict[str, float], named: str
+) -> None:
+    with pytest.raises(InputError, match=named):
+        exponentiated_gradient(tensor(weights), tensor(risks), **{"step_size": 0.1, **arguments})
 
 
 def test_many_updates_stay_on_the_simplex_and_recover() -> None:

@@ -33,19 +33,38 @@ def exponentiated_gradient(
         weights: λ (C,), non-negative, any floating dtype.
         risks: R (C,), NaN where unknown.
         step_size: γ (times the objective's robustness).
-        decay: pull towards uniform in [0, 1).
+        decay: pull towards uniform in [0, 1].
         floor: the smallest share of the simplex a class keeps.
 
     Returns:
         (C,) float64, summing to 1.
 
     Raises:
-        InputError: the shapes differ.
+        InputError: the shapes differ, weights are no weights, a risk is infinite, or a setting is out of range.
     """
     if weights.shape != risks.shape or weights.ndim != 1:
         raise InputError(f"weights and risks must both be (C,), got {tuple(weights.shape)} and {tuple(risks.shape)}")
-    moved = _log_step(weights.double().log(), risks, step_size, decay=decay, floor=floor).exp()
+    _check_settings(step_size, decay, floor)
+    total = float(weights.double().sum()) if bool((weights >= 0).all()) else math.nan
+    if not (math.isfinite(total) and total > 0):
+        raise InputError(f"weights must be finite, not negative, and not all zero, got {weights.tolist()[:8]}")
+    if bool(risks.isinf().any()):
+        raise InputError(f"risks must be finite, or NaN where unknown, got {risks.tolist()[:8]}")
+    moved = _log_step(
+        weights.double().log(), _differences(risks.double(), step_size), step_size, decay=decay, floor=floor
+    ).exp()
     return torch.where(risks.isnan(), weights.double(), moved)
+
+
+def _differences(risks: Tensor, step_size: float) -> Tensor:
+    """`risks` less the highest where the step is large: else its product could overflow, or swallow log λ.
+
+    Only differences of risks count: the update is the same.
+    """
+    if step_size <= 1:
+        return risks
+    highest = risks.nan_to_num(nan=-math.inf).amax()
+    return (risks - highest).clamp_min(torch.finfo(risks.dtype).min)
 
 
 def _log_step(log_weights: Tensor, risks: Tensor, step_size: float, *, decay: float, floor: float) -> Tensor:
@@ -102,12 +121,9 @@ class ClassMultipliers:
     ) -> None:
         self.objective = Objective.parse(objective)
         self.priors = _check_priors(_float64(priors), class_names)
-        if not (math.isfinite(step_size) and step_size >= 0):
-            raise InputError(f"step_size must be finite and not negative, got {step_size}")
-        if not 0 <= decay < 1:
-            raise InputError(f"decay must lie in [0, 1), got {decay}")
-        if not 0 < floor < 1:
-            raise InputError(f"floor must lie in (0, 1), got {floor}")
+        _check_settings(step_size, decay, floor)
+        if decay == 1:
+            raise InputError("decay must lie in [0, 1), got 1: multipliers would forget all but the last risks")
         self.step_size, self.decay, self.floor = step_size, decay, floor
         self.updates = 0
         self._log_weights = torch.full_like(self.priors, -math.log(len(self.priors)))
@@ -127,7 +143,10 @@ class ClassMultipliers:
     def costs(self) -> Tensor:
         """β/π (C,), float32: what the losses take. The same tensor until the next update."""
         if self._costs is None:
-            self._costs = self.objective.costs(self.priors, self.weights).float()
+            costs = self.objective.costs(self.priors, self.weights).float()
+            self._costs = costs.clamp_(
+                max=torch.finfo(costs.dtype).max
+            )  # a prior of 1e-40, of a sure teacher's softmax
         return self._costs
 
     def update(self, risks: Risks) -> None:
@@ -143,10 +162,11 @@ class ClassMultipliers:
             raise DivergedError(
                 "a validation risk is not finite: the model's logits have overflowed; lower the learning rate"
             )
+        step_size = self.step_size * self.objective.robustness
         self._log_weights = _log_step(
             self._log_weights,
-            risks.values,
-            self.step_size * self.objective.robustness,
+            _differences(risks.values, step_size),
+            step_size,
             decay=self.decay,
             floor=self.floor,
         )
@@ -184,6 +204,15 @@ class ClassMultipliers:
         self._log_weights = state["log_weights"].to(self._log_weights).clone()
         self._costs = None
         self.updates = int(state["updates"])
+
+
+def _check_settings(step_size: float, decay: float, floor: float) -> None:
+    if not (math.isfinite(step_size) and step_size >= 0):
+        raise InputError(f"step_size must be finite and not negative, got {step_size}")
+    if not 0 <= decay <= 1:
+        raise InputError(f"decay must lie in [0, 1), got {decay}")
+    if not 0 < floor < 1:
+        raise InputError(f"floor must lie in (0, 1), got {floor}")
 
 
 def _float64(values: Tensor | Sequence[float]) -> Tensor:
