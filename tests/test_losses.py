@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import reference
+from robustdistill import blockwise
 from robustdistill.errors import InputError
 from robustdistill.losses import margin_loss, weighted_loss
 from robustdistill.objectives import Objective
@@ -380,6 +381,83 @@ def test_a_row_of_costs_for_each_example_is_the_same_as_one_for_all(
 def test_is_never_negative(problem: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
     f, p, c = problem
     assert (margin_loss(f, p, c) >= -1e-12).all()
+
+
+# ---- any finite logits
+
+EXTREME = {
+    torch.float64: [1.7e308, 1e300, 3.5e38, 5e-324],
+    torch.float32: [3.4e38, 1.7e38, 1e30, 1e-45],
+    torch.bfloat16: [3.38e38, 1e30, 1e-40],
+    torch.float16: [65504.0, 6e4, 6e-8],
+}
+
+
+@st.composite
+def extreme_problems(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits anywhere in the range of a dtype, costs across 1e-8…1e8, labels or probabilities with zeros."""
+    dtype = draw(st.sampled_from(list(EXTREME)))
+    rows, num_classes = draw(st.integers(1, 3)), draw(st.integers(2, 5))
+    size = rows * num_classes
+    largest = torch.finfo(dtype).max
+    ends = [sign * value for value in EXTREME[dtype] for sign in (1, -1)]
+    value = st.one_of(st.sampled_from([0.0, *ends]), st.floats(-30, 30), st.floats(-largest, largest))
+    f = torch.tensor(draw(st.lists(value, min_size=size, max_size=size)), dtype=torch.float64)
+    logits = f.clamp(-largest, largest).to(dtype).reshape(rows, num_classes)
+    c = draw(st.lists(powers, min_size=num_classes, max_size=num_classes))
+    labels = torch.tensor(draw(st.lists(st.integers(0, num_classes - 1), min_size=rows, max_size=rows)))
+    if draw(st.booleans()):
+        return logits, labels, (10 ** torch.tensor(c)).float()
+    mass = draw(st.lists(st.sampled_from([0.0, 0.0, 1e-30, 0.3, 1.0]), min_size=size, max_size=size))
+    p = torch.tensor(mass).reshape(rows, num_classes)
+    p[torch.arange(rows), labels] += 1
+    return logits, p / p.sum(1, keepdim=True), (10 ** torch.tensor(c)).float()
+
+
+@given(problem=extreme_problems(), loss=st.sampled_from([margin_loss, weighted_loss]), in_blocks=st.booleans())
+@settings(max_examples=150)
+def test_finite_for_any_finite_logits(
+    problem: tuple[torch.Tensor, torch.Tensor, torch.Tensor], loss: Loss, in_blocks: bool
+) -> None:
+    f, p, c = problem
+    assert f.isfinite().all()
+    f = f.clone().requires_grad_()
+    with pytest.MonkeyPatch.context() as patch:
+        if in_blocks:
+            patch.setattr(blockwise, "LARGE", 0)
+            patch.setitem(blockwise._BLOCK, "cpu", 4)
+        losses = loss(f, p, c)
+        losses.double().sum().backward()
+    assert losses.isfinite().all()
+    assert (losses >= 0).all()
+    assert f.grad is not None
+    if loss is margin_loss or float(c.max()) < 1e4:  # a weight outside may be more than float16 holds
+        assert f.grad.isfinite().all()
+    if loss is margin_loss:  # softmax − p
+        assert (f.grad.abs() <= 1.0).all()
+
+
+@pytest.mark.parametrize("loss", [margin_loss, weighted_loss])
+def test_a_loss_beyond_float32_is_the_largest_number(loss: Loss) -> None:
+    """The difference of two finite logits need not be a float32."""
+    losses = loss(torch.tensor([[3e38, -3e38], [-3e38, 3e38]]), torch.tensor([1, 1]), torch.ones(2))
+    assert losses.tolist() == [torch.finfo(torch.float32).max, 0.0]
+
+
+@pytest.mark.parametrize("in_blocks", [False, True])
+@pytest.mark.parametrize("dtype", list(EXTREME))
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("loss", [margin_loss, weighted_loss])
+def test_logits_that_are_not_finite_never_make_a_number(
+    loss: Loss, bad: float, dtype: torch.dtype, in_blocks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if in_blocks:
+        monkeypatch.setattr(blockwise, "LARGE", 0)
+    logits = torch.zeros(2, 3, dtype=dtype)
+    logits[0, 1] = bad
+    for targets in (torch.tensor([1, 1]), torch.tensor([[0.2, 0.5, 0.3]] * 2)):
+        losses = loss(logits, targets, torch.ones(3))
+        assert losses.isfinite().tolist() == [False, True]
 
 
 @given(problem=problems(), alpha=st.sampled_from([0.0, 0.3, 1.0]))

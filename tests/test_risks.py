@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -225,3 +226,22 @@ def test_refuses_to_add_other_classes() -> None:
     first, second = class_risks(*problem(8, 3)[:2]), class_risks(*problem(8, 4)[:2])
     with pytest.raises(InputError):
         _ = first + second
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("loss", ["zero-one", "cross-entropy"])
+def test_finite_logits_have_finite_risks(loss: Any, dtype: torch.dtype) -> None:
+    """The difference of two of them need not be a number of their dtype."""
+    largest = torch.finfo(dtype).max
+    logits = torch.tensor([[largest, -largest, 0.0], [-largest, largest, 0.0]], dtype=dtype)
+    for targets in (torch.tensor([1, 1]), torch.tensor([[0.0, 1.0, 0.0], [0.5, 0.5, 0.0]])):
+        risks = class_risks(logits, targets, loss=loss)
+        assert risks.sums.isfinite().all()
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("loss", ["zero-one", "cross-entropy"])
+def test_logits_that_are_not_finite_have_no_risk(loss: Any, bad: float) -> None:
+    logits = torch.tensor([[0.0, bad, 1.0]])
+    assert class_risks(logits, torch.tensor([0]), loss=loss).sums.isnan().any()
+    assert class_risks(logits, torch.tensor([[1.0, 0.0, 0.0]]), loss=loss).sums.isnan().any()

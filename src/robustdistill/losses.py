@@ -3,6 +3,9 @@
 Both take logits (B, C), targets as probabilities (B, C) or labels (B,), and costs (C,) or (B, C), and return (B,) in
 float32 (float64 for float64 logits), whatever half precision the logits came in. They compute in float64: costs eight
 orders of magnitude apart leave losses that float32 cannot tell from zero, and beside a network the price is nothing.
+
+Losses are finite for any finite logits: one that the result's dtype cannot hold is the largest number that it can, and
+has no gradient. Logits that are not finite make them NaN, never a number: overflow must not pass for skill.
 """
 
 from __future__ import annotations
@@ -55,13 +58,23 @@ def weighted_loss(logits: Tensor, targets: Tensor, costs: Tensor, *, class_avera
 
 
 def exact(values: Tensor) -> Tensor:
-    """`values` in float64, or in float32 on Apple's GPUs, which have no float64."""
-    return values.float() if values.device.type == "mps" else values.double()
+    """`values` in float64, or in float32 on Apple's GPUs, which have no float64.
+
+    Those that come in that dtype are cut where differences and products of them would overflow.
+    """
+    if values.device.type == "mps":
+        return _cut(values.float(), 2.0**100)
+    return _cut(values, 2.0**900) if values.dtype == torch.float64 else values.double()
 
 
 def rounded(losses: Tensor, logits: Tensor) -> Tensor:
     """`losses` as they are handed out: float32, float64 for float64 logits."""
-    return losses if logits.dtype == torch.float64 else losses.float()
+    return losses if logits.dtype == torch.float64 else _cut(losses, torch.finfo(torch.float32).max).float()
+
+
+def _cut(values: Tensor, limit: float) -> Tensor:
+    """`values` within ±limit; NaN where they are infinite, since 0 · ∞ is added."""
+    return torch.add(values.clamp(-limit, limit), values, alpha=0)
 
 
 def _cross_entropy(log_probabilities: Tensor, targets: Tensor) -> Tensor:

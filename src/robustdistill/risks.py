@@ -98,10 +98,12 @@ def _losses(logits: Tensor, loss: str) -> Tensor:
     """ℓ(j, f(x)) for every class j, (B, C); NaN where logits are not finite: overflow must not pass for skill."""
     if loss == "zero-one":
         losses = torch.ones_like(logits, dtype=torch.float32).scatter_(1, logits.argmax(dim=1, keepdim=True), 0.0)
-        return torch.where(logits.isfinite().all(dim=1, keepdim=True), losses, torch.nan)
-    if loss == "cross-entropy":
-        return -torch.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), dim=1)
-    raise unknown("risk loss", loss, ["zero-one", "cross-entropy"])
+    elif loss == "cross-entropy":
+        losses = -torch.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), dim=1)
+        losses.clamp_(max=torch.finfo(torch.float32).max)  # finite logits have finite risks
+    else:
+        raise unknown("risk loss", loss, ["zero-one", "cross-entropy"])
+    return torch.where(logits.isfinite().all(dim=1, keepdim=True), losses, torch.nan)
 
 
 def _num_groups(groups: Tensor | None, num_groups: int | None, logits: Tensor) -> int:

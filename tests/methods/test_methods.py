@@ -81,6 +81,15 @@ class TestContract:
         assert bool((losses >= 0).all())
         assert bool(gradient.isfinite().all())
 
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+    def test_finite_for_any_finite_logits(self, name: str, dtype: torch.dtype) -> None:
+        largest, case = torch.finfo(dtype).max, problem()
+        for scale in (largest, largest / 3, 1e4):
+            logits = (case.logits.sign() * torch.tensor([1.0, 0.5, 0.0, 1.0, 0.25]) * scale).to(dtype)
+            losses, gradient = losses_and_gradient(name, case.with_(logits=logits))
+            assert bool(losses.isfinite().all())
+            assert bool(gradient.isfinite().all())
+
     def test_a_shift_of_all_logits_changes_nothing(self, name: str) -> None:
         case = problem()
         moved = case.with_(logits=case.logits.double() + torch.arange(7.0)[:, None], teacher=case.teacher + 5)

@@ -55,7 +55,7 @@ def _log_sum_exp_of_others(f: Tensor) -> Tensor:
     top = f.argmax(dim=1, keepdim=True)
     total = f.logsumexp(dim=1, keepdim=True)
     # All but the largest term hold at most half of the sum, so 1 − share is exact for them. The largest may hold all
-    # of it, hence is summed around.
-    share = (f - total).exp().scatter(1, top, 0.0)
+    # of it, hence is summed around. Where two tie far above 1e15 the total has lost its log 2: the share is not 1.
+    share = (f - total).exp().clamp(max=0.75).scatter(1, top, 0.0)
     around_top = f.scatter(1, top, -torch.inf).logsumexp(dim=1, keepdim=True)
     return (total + torch.log1p(-share)).scatter(1, top, around_top)
