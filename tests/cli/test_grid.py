@@ -69,6 +69,14 @@ def test_a_grid_is_run_reported_and_gone_on_with(grid: Run, tmp_path: Path) -> N
     assert (again["runs"], again["done"]) == (4, 4)
 
 
+def test_replicas_are_trained_as_one_stack(grid: Run, tmp_path: Path) -> None:
+    code, out, err = grid(*FAST, "--student-objectives", "robust", "--replicas", "2")
+    assert code == 0, err
+    assert "digits-lt: 3 runs (1 teachers, 2 students), 2 at a time" in out
+    records = [json.loads(path.read_text()) for path in (tmp_path / "runs/grid/runs").glob("*/record.json")]
+    assert sorted(record["environment"]["replicas"] for record in records) == [1, 2, 2]
+
+
 def test_a_failure_ends_with_1_and_is_tried_again_when_asked(grid: Run) -> None:
     wild = (*FAST, "--student-objectives", "none", "--learning-rate", "1e30")
     code, _, err = grid(*wild)

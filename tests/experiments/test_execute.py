@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,15 @@ import pytest
 import robustdistill
 from robustdistill.errors import InputError
 from robustdistill.experiments import execute, journal
-from robustdistill.experiments.execute import Outcome, default_workers, run_all, run_task, seconds_left, tasks
+from robustdistill.experiments.execute import (
+    Outcome,
+    default_workers,
+    run_all,
+    run_bundle,
+    run_task,
+    seconds_left,
+    tasks,
+)
 from robustdistill.experiments.executors import Died, Executor, Local
 from robustdistill.experiments.grid import DataSource, Grid, Job, specs
 from robustdistill.experiments.lease import LEASE, Leases
@@ -258,15 +267,15 @@ class Chained(Executor):
     def free(self) -> int:
         return 3 - len(self.order)
 
-    def submit(self, function: Any, task: Any, *, after: Any = None) -> None:
+    def submit(self, function: Any, task: Any, *, after: Sequence[Any] = ()) -> None:
         self.order.append((task, after))
 
     def wait(self, timeout: float | None = None) -> list[tuple[Any, Any]]:
-        results: dict[str, Any] = {}
-        for task, after in self.order:
-            earlier = [results[after.hash]] if after is not None else []
-            results[task.hash] = Died(None, "a node went") if self.lost else run_task(task, *earlier)
-        done = [(task, results[task.hash]) for task, _ in self.order]
+        results: dict[Any, Any] = {}
+        for bundle, after in self.order:
+            earlier = [results[one] for one in after]
+            results[bundle] = Died(None, "a node went") if self.lost else run_bundle(bundle, *earlier)
+        done = [(bundle, results[bundle]) for bundle, _ in self.order]
         self.order.clear()
         return done
 

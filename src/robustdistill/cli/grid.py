@@ -111,13 +111,16 @@ def grid(
     found = merged(plan, fields.chosen(), loading.chosen(), optimisation.given(), allow_code=allow_code)
     whole = found.grid()
     jobs = whole.jobs()
-    workers = min(running.workers or execute.default_workers(whole.threads), len(jobs))
+    workers = min(running.workers_for(whole.threads), len(jobs))
     if dry_run:
         _describe(found, execute.tasks(jobs, out / "runs"), workers, as_json)
         return
     (out / "runs").mkdir(parents=True, exist_ok=True)
     (out / "plan.yaml").write_text(found.text(), encoding="utf-8")
-    say(quiet or as_json, f"{whole.data.name}: {counted(jobs)}, {workers} at a time, in {out}/runs.")
+    say(
+        quiet or as_json,
+        f"{whole.data.name}: {counted(jobs)}, {min(workers * running.replicas, len(jobs))} at a time, in {out}/runs.",
+    )
     outcomes = run(jobs, out / "runs", running, command=typed_command("grid"), silent=quiet or as_json)
     conclude(outcomes, out, quiet=quiet, as_json=as_json)
 

@@ -112,7 +112,7 @@ def _describe(plan: Plan, runs: Path, running: RunningOptions, as_json: bool) ->
         return
     # Which of them are done can be told with the data only: a run's identity has their fingerprint.
     try:
-        workers = running.workers or execute.default_workers()
+        workers = running.workers_for()
         so_far = status(execute.tasks(plan.jobs, runs), workers)
     except InputError as error:
         say(False, f"How many are done cannot be told without the data ({error}).")

@@ -31,9 +31,18 @@ class RunningOptions:
     executor: Annotated[
         Literal["local", "ray"], typer.Option(help="Worker processes of this machine, or a Ray cluster (RAY_ADDRESS).")
     ] = "local"
-    workers: Annotated[int | None, typer.Option(min=1, help="Runs side by side.", show_default="cores / threads")] = (
-        None
-    )
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes side by side.", show_default="cores / threads; with --replicas the GPUs"),
+    ] = None
+    replicas: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Runs of one architecture that a worker trains as one stack of models, at most. Pays on a GPU that one"
+            " small model leaves idle; on CPUs one process per core is faster.",
+        ),
+    ] = 1
     gpus_per_run: Annotated[
         float, typer.Option(min=0.0, help="With Ray: the share of a GPU that each run is given.")
     ] = 0.0
@@ -42,6 +51,12 @@ class RunningOptions:
         str | None,
         typer.Option(help="Copy finished runs there too: s3://bucket/folder, ... (fsspec).", show_default="nowhere"),
     ] = None
+
+    def workers_for(self, threads: int = 1) -> int:
+        """As many as were asked for, else as suit this machine."""
+        from robustdistill.experiments import execute
+
+        return self.workers or execute.default_workers(threads, self.replicas)
 
 
 @dataclass
@@ -91,7 +106,7 @@ def run(jobs: Sequence[Job], root: Path, options: RunningOptions, *, command: st
     from robustdistill.experiments.upload import check, upload
 
     threads = max(job.threads for job in jobs)
-    workers = min(options.workers or execute.default_workers(threads), len(jobs))
+    workers = min(options.workers_for(threads), len(jobs))
     if options.upload is not None:
         check(options.upload)
     at = executors.make(options.executor, workers, threads=threads, gpus_per_run=options.gpus_per_run)
@@ -109,6 +124,7 @@ def run(jobs: Sequence[Job], root: Path, options: RunningOptions, *, command: st
             jobs,
             root,
             executor=at,
+            replicas=options.replicas,
             command=command,
             retry_failed=options.retry_failed,
             on_start=start,

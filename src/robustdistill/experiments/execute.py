@@ -11,15 +11,15 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robustdistill.errors import InputError
-from robustdistill.experiments.executors import Died, Executor
+from robustdistill.experiments.executors import Died, Executor, gpus
 from robustdistill.experiments.grid import DataSource, Job, specs
 from robustdistill.experiments.lease import Leases
 from robustdistill.files import write_json
@@ -39,8 +39,8 @@ POLL_SECONDS = 1.0  # Between two looks at runs that another process is doing.
 class Outcome:
     """How a run ended: `error` is None where it finished; `worst_class` and `balanced` are on validation.
 
-    `hash` is that of its spec and names its folder. `ran` is False where nothing was trained: the run was finished or
-    had failed before, or its teacher failed.
+    `hash` is that of its spec and names its folder. Runs that were trained together share out the `seconds`. `ran` is
+    False where nothing was trained: the run was finished or had failed before, or its teacher failed.
     """
 
     job: Job
@@ -63,11 +63,15 @@ class Task:
     command: str | None
 
 
+Bundle = tuple[Task, ...]  # What one worker is given at a time: one run, or several that it trains together.
+
+
 def run_all(
     jobs: Sequence[Job],
     root: Path,
     *,
     executor: Executor | None = None,
+    replicas: int = 1,
     command: str | None = None,
     retry_failed: bool = False,
     on_start: Callable[[Job], None] = lambda job: None,
@@ -81,6 +85,8 @@ def run_all(
         jobs: each student's teacher among them, before it.
         root: where the run folders are.
         executor: what runs them; by default this process, one after the other. See `executors`.
+        replicas: how many runs of one architecture, recipe and data a worker trains as one stack of models, at most;
+            for GPUs, see `train_together`. Where memory is too short for that, each is tried again alone.
         command: kept in the records.
         retry_failed: run again what has failed before.
         on_start: called with each job whose training begins.
@@ -95,7 +101,8 @@ def run_all(
     """
     waiting = tasks(jobs, root, command)
     outcomes: dict[str, Outcome] = {}
-    running: dict[str, Task] = {}
+    running: dict[str, Bundle] = {}
+    lone: set[str] = set()  # hashes of runs that are to be trained alone
 
     def end(task: Task, outcome: Outcome) -> None:
         outcomes[task.hash] = outcome
@@ -103,15 +110,19 @@ def run_all(
 
     with executor or Executor() as at, Leases() as leases:
         while waiting or running:
-            elsewhere = False
+            elsewhere, bundles = False, list[list[Task]]()
             for task in list(waiting):
                 before = task.teacher.name if task.teacher is not None else None
                 if not (before is None or before in outcomes or (at.chains and before in running)):
                     continue
-                known = _known(task, outcomes, retry_failed)
+                known, mates = _known(task, outcomes, retry_failed), None
                 if known is None:
-                    if not at.free:
+                    if len(bundles) >= at.free and all(len(bundle) >= replicas for bundle in bundles):
                         break
+                    if task.hash not in lone:
+                        mates = next((b for b in bundles if len(b) < replicas and _alike(b[0], task, lone)), None)
+                    if mates is None and len(bundles) >= at.free:
+                        continue
                     if not leases.take(task.folder):
                         elsewhere = True
                         continue
@@ -123,24 +134,61 @@ def run_all(
                     end(task, known)
                     continue
                 (task.folder / FAILED).unlink(missing_ok=True)
-                on_start(task.job)
-                running[task.hash] = task
-                at.submit(run_task, task, after=running.get(before or ""))
+                if mates is None:
+                    bundles.append(mates := [])
+                mates.append(task)
+            for bundle in map(tuple, bundles):
+                for task in bundle:
+                    on_start(task.job)
+                teachers = dict.fromkeys(task.teacher.name for task in bundle if task.teacher is not None)
+                after = dict.fromkeys(running[name] for name in teachers if name in running)
+                running |= dict.fromkeys((task.hash for task in bundle), bundle)
+                at.submit(run_bundle, bundle, after=list(after))
+            if bundles and at.chains:
+                continue  # their students can be submitted, too
             if not running:
                 if waiting and elsewhere:
                     time.sleep(POLL_SECONDS)
                 continue
-            for task, result in at.wait(POLL_SECONDS if elsewhere else None):
-                outcome = Outcome(task.job, task.hash, error=str(result)) if isinstance(result, Died) else result
-                teacher = outcomes.get(task.teacher.name) if task.teacher is not None else None
-                if isinstance(result, Died) and teacher is not None and teacher.error is not None:
-                    outcome = Outcome(task.job, task.hash, error=f"its teacher {teacher.job.name} failed", ran=False)
-                if outcome.error is not None and outcome.ran:
-                    _record_failure(task, outcome.error)
-                leases.release(task.folder)
-                del running[task.hash]
-                end(task, outcome)
+            for bundle, result in at.wait(POLL_SECONDS if elsewhere else None):
+                for task, outcome in zip(bundle, _outcomes(bundle, result, outcomes), strict=True):
+                    del running[task.hash]
+                    again = len(bundle) > 1 and outcome.ran and _may_fit_alone(result, outcome)
+                    if outcome.error is not None and outcome.ran and not again:
+                        _record_failure(task, outcome.error)
+                    leases.release(task.folder)
+                    if again:
+                        logger.warning("%s is tried again alone: %s", task.job.name, outcome.error)
+                        lone.add(task.hash)
+                        waiting.insert(0, task)
+                    else:
+                        end(task, outcome)
     return list(outcomes.values())
+
+
+def _alike(one: Task, other: Task, lone: set[str]) -> bool:
+    """Whether two runs can be trained as one stack, as far as their jobs say."""
+    keys = [(task.job.data, task.job.model, task.job.recipe, task.job.threads) for task in (one, other)]
+    return keys[0] == keys[1] and one.hash not in lone
+
+
+def _outcomes(bundle: Bundle, result: Any, outcomes: Mapping[str, Outcome]) -> list[Outcome]:
+    """How the runs of a bundle ended, by what its worker gave."""
+    if not isinstance(result, Died):
+        return list(result)
+    found = []
+    for task in bundle:
+        teacher = outcomes.get(task.teacher.name) if task.teacher is not None else None
+        if teacher is not None and teacher.error is not None:
+            found.append(Outcome(task.job, task.hash, error=f"its teacher {teacher.job.name} failed", ran=False))
+        else:
+            found.append(Outcome(task.job, task.hash, error=str(result)))
+    return found
+
+
+def _may_fit_alone(result: Any, outcome: Outcome) -> bool:
+    """Whether a run of several failed for what may be the doing of the others: memory is short, or the process died."""
+    return isinstance(result, Died) or (outcome.error or "").startswith("OutOfMemoryError")
 
 
 def tasks(jobs: Sequence[Job], root: Path, command: str | None = None) -> list[Task]:
@@ -185,7 +233,8 @@ def finished(task: Task) -> Outcome | None:
         if record is None or record["hash"] != task.hash or "test" not in record["metrics"]:
             return None
         val = record["metrics"]["val"]
-        return Outcome(task.job, task.hash, val["worst_class"], val["balanced"], record.get("seconds"), ran=False)
+        seconds = _own_seconds(record.get("seconds"), record.get("environment", {}))
+        return Outcome(task.job, task.hash, val["worst_class"], val["balanced"], seconds, ran=False)
     except (KeyError, TypeError):
         return None
 
@@ -211,6 +260,22 @@ def _record_failure(task: Task, error: str) -> None:
         write_json(task.folder / FAILED, fields)
     except OSError as problem:  # The disk may be full, which is why the run failed.
         logger.warning("%s failed, which could not be recorded in its folder: %s", task.job.name, problem)
+
+
+def run_bundle(bundle: Bundle, *earlier: Sequence[Outcome]) -> list[Outcome]:
+    """`run_task` of each, together where they are several.
+
+    Args:
+        bundle: what to do.
+        earlier: how bundles ended that hold teachers of these, where that is known only now.
+    """
+    known = {outcome.hash: outcome for ended in earlier for outcome in ended}
+    calls = [partial(run_task, task, known.get(task.teacher.name) if task.teacher else None) for task in bundle]
+    if len(calls) == 1:
+        return [calls[0]()]
+    from robustdistill.training.replicas import train_together
+
+    return [found for found in train_together(calls) if isinstance(found, Outcome)]  # `run_task` raises nothing
 
 
 def run_task(task: Task, teacher: Outcome | None = None) -> Outcome:
@@ -272,7 +337,13 @@ def _train(task: Task) -> Outcome:
             tested.write(task.folder / PREDICTIONS / "test.npz")
         run.test = evaluate(tested, data.test)
         run.save(task.folder)  # Last: with its test scores, a record says that all the rest is there.
-    return Outcome(job, task.hash, run.scores.worst_class, run.scores.balanced, run.seconds)
+    seconds = _own_seconds(run.seconds, run.environment)
+    return Outcome(job, task.hash, run.scores.worst_class, run.scores.balanced, seconds)
+
+
+def _own_seconds(seconds: float | None, environment: Mapping[str, Any]) -> float | None:
+    """A run's share of the time that it and those trained together with it took."""
+    return None if seconds is None else seconds / int(environment.get("replicas", 1))
 
 
 @lru_cache(maxsize=2)
@@ -283,8 +354,13 @@ def load_data(source: DataSource) -> Splits:
     return data.load(**vars(source))
 
 
-def default_workers(threads: int = 1) -> int:
-    """As many as keep this process's cores busy: runs of one thread side by side beat one run with all threads."""
+def default_workers(threads: int = 1, replicas: int = 1) -> int:
+    """As many as keep this process's cores busy: runs of one thread side by side beat one run with all threads.
+
+    Where each trains several runs as one stack, as many as there are GPUs.
+    """
+    if replicas > 1:
+        return max(1, len(gpus()))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // threads)
 

@@ -6,14 +6,14 @@ All three are given the same tasks by the same loop and write the same journal.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from robustdistill.errors import InputError, unknown
 from robustdistill.experiments.pool import Died, Pool
 
-__all__ = ["NAMES", "Died", "Executor", "Local", "make"]
+__all__ = ["NAMES", "Died", "Executor", "Local", "gpus", "make"]
 
 NAMES = ("local", "ray")
 
@@ -22,8 +22,8 @@ class Executor:
     """Runs one task after the other in this process; the others follow its interface.
 
     Attributes:
-        chains: whether a task may be submitted while the one it comes after is still running; `submit` is then given
-            that one as `after`, and its result is passed on as a second argument.
+        chains: whether a task may be submitted while those it comes after are still running; `submit` is then given
+            these as `after`, and their results are passed on as further arguments.
     """
 
     chains = False
@@ -44,7 +44,7 @@ class Executor:
         """How many tasks can be submitted now."""
         return 1 - len(self._done)
 
-    def submit(self, function: Callable[..., Any], task: Any, *, after: Any = None) -> None:
+    def submit(self, function: Callable[..., Any], task: Any, *, after: Sequence[Any] = ()) -> None:
         """Begins with a task."""
         self._done.append((task, function(task)))
 
@@ -86,7 +86,7 @@ class Local(Executor):
     def free(self) -> int:
         return self._running.free
 
-    def submit(self, function: Callable[..., Any], task: Any, *, after: Any = None) -> None:
+    def submit(self, function: Callable[..., Any], task: Any, *, after: Sequence[Any] = ()) -> None:
         self._running.submit((function, task))
 
     def wait(self, timeout: float | None = None) -> list[tuple[Any, Any]]:
@@ -122,13 +122,13 @@ def make(name: str, workers: int, *, threads: int = 1, gpus_per_run: float = 0.0
         return Ray(threads=threads, gpus_per_run=gpus_per_run)
     if name != "local":
         raise unknown("executor", name, NAMES)
-    gpus = _gpus()
-    if workers == 1 and len(gpus) < 2:
+    found = gpus()
+    if workers == 1 and len(found) < 2:
         return Executor()
-    return Local(workers, threads=threads, gpus=gpus)
+    return Local(workers, threads=threads, gpus=found)
 
 
-def _gpus() -> tuple[str, ...]:
+def gpus() -> tuple[str, ...]:
     """The CUDA devices that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     import torch  # Only here: the other executors need none.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -76,10 +76,10 @@ class Ray(Executor):
     def free(self) -> int:
         return self._capacity - len(self._tasks)
 
-    def submit(self, function: Callable[..., Any], task: Any, *, after: Any = None) -> None:
+    def submit(self, function: Callable[..., Any], task: Any, *, after: Sequence[Any] = ()) -> None:
         # No retries by Ray: a run whose process died is recorded as failed, here as with local workers.
         remote = self._ray.remote(function).options(num_cpus=self._threads, num_gpus=self._gpus, max_retries=0)
-        earlier = [reference for reference, known in self._tasks.items() if known is after] if after is not None else []
+        earlier = [reference for reference, known in self._tasks.items() if any(known is one for one in after)]
         self._tasks[remote.remote(task, *earlier)] = task
 
     def wait(self, timeout: float | None = None) -> list[tuple[Any, Any]]:
