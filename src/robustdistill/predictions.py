@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robustdistill.errors import InputError, unknown
+from robustdistill.shown import is_plain
 
 if TYPE_CHECKING:
     from robustdistill.metrics import Scores
@@ -330,8 +330,7 @@ def _checked_names(class_names: Sequence[str]) -> tuple[str, ...]:
         repeated = [name for name, count in Counter(names).items() if count > 1]
         raise InputError(f"class names must be distinct; {_listed(repeated)} occurs more than once")
     for name in names:
-        # Control characters and lone surrogates do not survive every file format.
-        if not name or any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+        if not name or not is_plain(name):
             raise InputError(f"class names must be printable and not empty, got {name!r}")
     return names
 

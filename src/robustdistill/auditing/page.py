@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 import robustdistill
+from robustdistill import pages
 from robustdistill.auditing import words
 from robustdistill.auditing.audits import Audit
 from robustdistill.auditing.comparison import Comparison
 from robustdistill.auditing.tallies import BINS
-from robustdistill.files import replacing
 
 MOST_ROWS = 500  # of a table; audit.json has all
 MOST_MAPPED = 24  # classes of a confusion matrix that can still be read
@@ -21,16 +20,12 @@ MOST_MAPPED = 24  # classes of a confusion matrix that can still be read
 
 def write(path: str | Path, *, audit: Audit | None = None, comparison: Comparison | None = None) -> Path:
     """Writes the page of whichever is given, in one step."""
-    environment = Environment(
-        # The style and the script are those of the report: two pages of one product.
-        loader=ChoiceLoader([PackageLoader("robustdistill", "auditing"), PackageLoader("robustdistill", "report")]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     fields = _of_audit(audit) if audit is not None else _of_comparison(comparison) if comparison is not None else {}
-    text = environment.get_template("audit.html.j2").render(
+    text = pages.render(
+        # The style and the script are those of the report: two pages of one product.
+        pages.environment("robustdistill.auditing", "robustdistill.report"),
+        "audit.html.j2",
+        scripts=("sort.js.j2",),
         **{"audit": None, "comparison": None, "matrix": None, "reliability": None, "confusions": [], "tables": []}
         | fields,
         words=words,
@@ -38,9 +33,7 @@ def write(path: str | Path, *, audit: Audit | None = None, comparison: Compariso
         version=robustdistill.__version__,
         most_rows=MOST_ROWS,
     )
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return Path(path)
+    return pages.write(path, text)
 
 
 def _of_audit(audit: Audit) -> dict[str, Any]:

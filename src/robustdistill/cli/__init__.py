@@ -65,6 +65,7 @@ def main() -> None:
         format="%(message)s",
         handlers=[RichHandler(console=err_console, show_path=False, show_time=False, show_level=False)],
     )
+    logging.captureWarnings(True)  # Warnings name files too: through the same console, on which nothing is obeyed.
     logging.getLogger("robustdistill").setLevel(logging.INFO if on_main_process() else logging.CRITICAL)
     try:
         app()

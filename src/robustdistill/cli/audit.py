@@ -14,6 +14,7 @@ from robustdistill.cli.options import AsJson
 from robustdistill.cli.output import out_console, print_json, say
 from robustdistill.errors import InputError, unknown
 from robustdistill.predictions import Predictions
+from robustdistill.shown import in_line
 
 if TYPE_CHECKING:
     from robustdistill.auditing import Audit, Comparison, Lines
@@ -169,9 +170,9 @@ def _print(found: Audit | Comparison, every: bool) -> None:
         _print_comparison(found, every)
         head, details = words.comparison_headline(found), words.comparison_details(found)
     say(False, "")
-    say(False, Text(head, style="bold"))
+    say(False, Text(in_line(head), style="bold"))
     for sentence in details:
-        say(False, sentence)
+        say(False, in_line(sentence))
     if isinstance(found, Audit) and found.teacher is not None:
         say(False, "")
         _print_teacher(found.teacher)
@@ -198,7 +199,7 @@ def _print_lines(
 ) -> None:
     from robustdistill.auditing.words import percent, span, verdict
 
-    table = Table(title=Text(title), title_justify="left", box=SIMPLE, pad_edge=False)
+    table = Table(title=Text(in_line(title)), title_justify="left", box=SIMPLE, pad_edge=False)
     table.add_column(heading, overflow="fold")
     right = ["accuracy %" if heading == "group" else "recall %", "95 % interval", "n"]
     right += [] if heading == "group" else ["precision %"]
@@ -213,7 +214,7 @@ def _print_lines(
         cells += [] if heading == "group" else [percent(line.precision)]
         cells += [percent(line.confidence), percent(line.calibration_error)] if calibrated else []
         mistaken = ", ".join(f"{name} {count}" for name, count in line.mistaken_for[:2])
-        table.add_row(*(Text(text) for text in (line.label, *cells, mistaken, verdict(line))))
+        table.add_row(*(Text(in_line(text)) for text in (line.label, *cells, mistaken, verdict(line))))
     out_console.print(table)
     if len(shown) < len(lines.lines):
         say(False, f"and {len(lines.lines) - len(shown)} more that are better (--all prints them)")
@@ -224,14 +225,14 @@ def _print_comparison(found: Comparison, every: bool) -> None:
 
     first, second = found.names
     table = Table(
-        title=Text(f"{first} against {second}: {found.rows:,} examples"),
+        title=Text(in_line(f"{first} against {second}: {found.rows:,} examples")),
         title_justify="left",
         box=SIMPLE,
         pad_edge=False,
     )
     table.add_column("class", overflow="fold")
     for name in ("n", first, second, "change", "95 % interval", "only first", "only second", "p (adjusted)"):
-        table.add_column(Text(name), justify="right")
+        table.add_column(Text(in_line(name)), justify="right")
     lines = found.sorted()
     # The ends are what matters: the classes that lost most, and those that gained most.
     shown = lines if every or len(lines) <= MOST_LINES else [*lines[: MOST_LINES // 2], *lines[-MOST_LINES // 2 :]]
@@ -240,7 +241,7 @@ def _print_comparison(found: Comparison, every: bool) -> None:
         cells = (percent(line.first), percent(line.second), points(line.difference), interval)
         chance = f"{line.adjusted:.3f}" if line.adjusted >= 0.001 else "< 0.001"
         row = (line.name, f"{line.count:,}", *cells, str(line.only_first), str(line.only_second), chance)
-        table.add_row(*(Text(text) for text in row), style="bold" if line.clear else "")
+        table.add_row(*(Text(in_line(text)) for text in row), style="bold" if line.clear else "")
     out_console.print(table)
     if len(shown) < len(lines):
         say(False, f"{len(lines) - len(shown)} classes between these are not shown (--all prints them)")
@@ -263,7 +264,7 @@ def _print_teacher(teacher: TeacherAudit) -> None:
         cells = (f"{line.temperature:g}", f"{line.error:.3f} ± {line.standard_error:.3f}", line.worst)
         low, high = line.ratios
         row = (*cells, f"{line.log_loss:.3f}", f"{low:.2f} to {high:.2f}")
-        table.add_row(*(Text(text) for text in row), style="bold" if chosen else "")
+        table.add_row(*(Text(in_line(text)) for text in row), style="bold" if chosen else "")
     out_console.print(table)
     table = Table(title="as a teacher, by class (temperature 1)", title_justify="left", box=SIMPLE, pad_edge=False)
     for name in ("class", "at least", "at most", "prior %", "marginal %", "class-wise ECE %"):
@@ -271,9 +272,9 @@ def _print_teacher(teacher: TeacherAudit) -> None:
     for item in teacher.classes[: MOST_LINES // 2]:
         bounds = (f"{item.lower:.3f} ± {item.standard_error:.3f}", f"{item.upper:.3f}")
         shares = (percent(item.prior, 2), percent(item.marginal, 2), percent(item.calibration_error, 2))
-        table.add_row(*(Text(text) for text in (item.name, *bounds, *shares)))
+        table.add_row(*(Text(in_line(text)) for text in (item.name, *bounds, *shares)))
     out_console.print(table)
     if len(teacher.classes) > MOST_LINES // 2:
         say(False, f"and {len(teacher.classes) - MOST_LINES // 2} more with smaller errors")
     for sentence in teacher.sentences():
-        say(False, sentence)
+        say(False, in_line(sentence))

@@ -14,6 +14,7 @@ import typer
 from rich.text import Text
 
 from robustdistill.cli.output import out_console, print_json, say
+from robustdistill.shown import in_line
 
 if TYPE_CHECKING:
     from robustdistill.experiments.execute import Outcome
@@ -44,7 +45,7 @@ def conclude(
     else:
         for panel, table in built:
             out_console.print(tables.terminal(table))
-            say(quiet, f"\n{findings.finding(panel).headline}\n")
+            say(quiet, f"\n{in_line(findings.finding(panel).headline)}\n")
         say(quiet, _closing(index, outcomes, out / "runs", places))
     if failed:
         raise typer.Exit(1)

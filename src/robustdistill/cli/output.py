@@ -10,15 +10,42 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
 from rich.markup import escape
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+
+from robustdistill.shown import in_line, shown
 
 if TYPE_CHECKING:
     from robustdistill.metrics import Scores
 
-out_console, err_console = Console(), Console(stderr=True)
+
+class _Shown:
+    """A renderable whose text, in the end, holds nothing that the terminal would obey; rich's own codes stay."""
+
+    def __init__(self, inner: ConsoleRenderable) -> None:
+        self._inner = inner
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self._inner, options):
+            yield segment if segment.control else Segment(shown(segment.text), segment.style)
+
+
+class _ShowAll(RenderHook):
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [_Shown(each) for each in renderables]
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console on which names and paths of others are shown, never obeyed: see `shown`."""
+    made = Console(stderr=stderr)
+    made.push_render_hook(_ShowAll())
+    return made
+
+
+out_console, err_console = console(), console(stderr=True)
 
 
 def scores_json(scores: Scores) -> dict[str, Any]:
@@ -95,7 +122,8 @@ def quieten(silent: bool) -> None:
 
 
 def escaped(value: object) -> str:
-    return escape(str(value))
+    """For a cell or a title of a table: on one line, and brackets in it are no markup."""
+    return escape(in_line(str(value)))
 
 
 def print_json(value: dict[str, Any]) -> None:

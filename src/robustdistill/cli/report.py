@@ -11,6 +11,7 @@ import typer
 from robustdistill.cli.options import AsJson, Quiet
 from robustdistill.cli.output import err_console, out_console, print_json, quieten, say, warn
 from robustdistill.errors import InputError
+from robustdistill.shown import in_line
 
 if TYPE_CHECKING:
     from robustdistill.report.page import Written
@@ -50,9 +51,9 @@ def report(
         return
     for panel, table in written.tables:
         out_console.print(tables.terminal(table))
-        say(quiet, f"\n{findings.finding(panel).headline}\n")
+        say(quiet, f"\n{in_line(findings.finding(panel).headline)}\n")
     for panel, ledger in written.ledgers:
-        of = f" ({panel.title})" if len(written.tables) > 1 else ""
+        of = f" ({in_line(panel.title)})" if len(written.tables) > 1 else ""
         for verdict in ledger.verdicts:
             say(quiet, f"{verdict.outcome + ':':<11} {verdict.claim.text}{of}")
     say(quiet, f"\nThe page: {written.page.resolve().as_uri()}")

@@ -16,6 +16,7 @@ import typer
 from rich.text import Text
 
 from robustdistill.cli.output import err_console, interruptible, say, warn
+from robustdistill.shown import in_line
 
 if TYPE_CHECKING:
     from robustdistill.experiments.execute import Outcome, Task
@@ -172,7 +173,7 @@ def _progress(
     def show(force: bool = False) -> None:
         nonlocal shown
         if live is not None:
-            live.update(Text(text(), no_wrap=True, overflow="ellipsis"), refresh=True)
+            live.update(Text(in_line(text()), no_wrap=True, overflow="ellipsis"), refresh=True)
         elif not silent and (force or time.monotonic() - shown >= LINE_SECONDS):
             shown = time.monotonic()
             err_console.print(text(), highlight=False, markup=False, soft_wrap=True)

@@ -14,6 +14,7 @@ from robustdistill.cli.audit import Columns, parse_columns, read_table
 from robustdistill.cli.options import AsJson, Quiet
 from robustdistill.cli.output import out_console, print_json, say, scores_json, warn
 from robustdistill.errors import InputError
+from robustdistill.shown import in_line
 
 if TYPE_CHECKING:
     from robustdistill.metrics import Scores
@@ -188,7 +189,7 @@ def _print_classes(chosen: PostShift, checked: Scores | None) -> None:
         before = chosen.unshifted_scores_.per_class
         for index in before.argsort(kind="stable")[:20].tolist():
             cells = (f"{chosen.coefficients_[index]:.3g}", f"{after.counts[index]:,}", _percent(before[index]))
-            table.add_row(Text(chosen.class_names_[index]), *cells, _percent(after.per_class[index]))
+            table.add_row(Text(in_line(chosen.class_names_[index])), *cells, _percent(after.per_class[index]))
     out_console.print(table)
     if len(chosen.class_names_) > 20:
         say(False, f"and {len(chosen.class_names_) - 20} more that were better; all are in the file")

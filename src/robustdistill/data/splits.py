@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robustdistill.errors import InputError
+from robustdistill.shown import is_plain
 
 IntArray = npt.NDArray[np.int64]
 
@@ -63,8 +64,8 @@ class Examples:
         group_names: A names of those values, whether they occur or not.
 
     Raises:
-        InputError: where lengths differ, a label lies outside [0, C), a group outside [0, A), an id occurs twice, a
-            feature is not finite or a token id is negative.
+        InputError: where lengths differ, a class name has control characters, a label lies outside [0, C), a group
+            outside [0, A), an id occurs twice, a feature is not finite or a token id is negative.
     """
 
     inputs: npt.NDArray[Any]
@@ -84,6 +85,9 @@ class Examples:
         if len(np.unique(self.ids)) != n:
             values, counts = np.unique(self.ids, return_counts=True)
             raise InputError(f"{self.name}: ids must be unique; id {values[counts > 1][0]} occurs {counts.max()} times")
+        for name in self.class_names:
+            if not is_plain(name):
+                raise InputError(f"{self.name}: class names must be printable, got {name!r}")
         if self.inputs.dtype != np.uint8:
             self._check_features()
         if self.labels is not None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from robustdistill import pages
 from robustdistill.data.splits import Examples
 from robustdistill.errors import InputError
 from robustdistill.exporting.card import LIBRARY, Measured, model_card
@@ -15,7 +16,6 @@ from robustdistill.exporting.facts import Facts
 from robustdistill.exporting.latency import BATCH, Cost, Subject, in_torch, measure
 from robustdistill.exporting.onnx import Agreement, export_onnx, libraries, open_session, runner
 from robustdistill.exporting.weights import export_safetensors
-from robustdistill.files import replacing
 from robustdistill.metrics import Scores
 from robustdistill.postshift import PostShift
 from robustdistill.training.evaluate import predict
@@ -115,8 +115,7 @@ def export(
         costs, more = _costs(run, examples, shift, teacher, files.get("onnx"), threads)
         measured, remarks = replace(measured, costs=costs), remarks + more
         text = model_card(run, deployed.facts, measured, name=name, license=license)
-        with replacing(card) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        pages.write(card, text)
     return Exported(
         facts=deployed.facts,
         files=files,

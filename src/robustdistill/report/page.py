@@ -9,13 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from robustdistill import pages
 from robustdistill.errors import InputError
 from robustdistill.experiments.journal import Record, scan
 from robustdistill.experiments.select import choose
-from robustdistill.files import replacing
 from robustdistill.report import claims, tables
 from robustdistill.report.intervals import DRAWS
 from robustdistill.report.panels import Panel, panels, percent
@@ -146,8 +145,7 @@ def make(
         "index.html": _render(sections, len(found), selection.rule, records, extra_sections),
     }
     for name, text in texts.items():
-        with replacing(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        pages.write(folder / name, text)
     drawn = [folder / file for each in sections for picture in each.pictures for file in picture.files]
     return Written(
         page=folder / "index.html",
@@ -192,16 +190,11 @@ def _cut(panel: Panel, most: int) -> Panel:
 def _render(
     sections: list[Section], comparisons: int, rule: str, records: Sequence[Record], extra: Sequence[ExtraSection]
 ) -> str:
-    environment = Environment(
-        loader=PackageLoader("robustdistill.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    template = environment.get_template("page.html.j2")
     outcomes = Counter(verdict.outcome for each in sections for verdict in each.ledger.verdicts)
-    return template.render(
+    return pages.render(
+        pages.environment("robustdistill.report"),
+        "page.html.j2",
+        scripts=("sort.js.j2", "plane.js.j2"),
         sections=sections,
         comparisons=comparisons,
         extra_sections=extra,

@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from robustdistill import pages
 from robustdistill.experiments.journal import Record, history
 from robustdistill.experiments.select import Group
 from robustdistill.report.fronts import families, is_teacher
@@ -310,7 +311,7 @@ def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
         figure.set_layout_engine(None)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-        svg.write_text(buffer.getvalue(), encoding="utf-8")
+        pages.write(svg, buffer.getvalue())
         figure.savefig(png, dpi=170, metadata={"Software": None})
     return svg, png
 

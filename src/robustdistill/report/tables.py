@@ -6,8 +6,6 @@ This is where fractions become percent.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from rich.text import Text
 
 from robustdistill.experiments.journal import Record
 from robustdistill.experiments.select import Estimate, Group, choose
-from robustdistill.report.escaping import latex_text, markdown_text
+from robustdistill.report.escaping import latex_text, markdown_text, spreadsheet
 from robustdistill.report.panels import (
     LABEL_ORDER,
     Panel,
@@ -30,6 +28,7 @@ from robustdistill.report.panels import (
     row_name,
     worst_name,
 )
+from robustdistill.shown import in_line
 
 _SOURCE = "Narasimhan & Menon 2021"
 _TEACHER, _STUDENT = 0, 1
@@ -144,10 +143,12 @@ def markdown(table: ResultTable) -> str:
 
 def terminal(table: ResultTable) -> RichTable:
     """The same for a terminal; print it with a `rich.console.Console`."""
-    result = RichTable(title=Text(_caption(table)), caption=Text("\n".join(table.notes)), caption_justify="left")
+    result = RichTable(
+        title=Text(in_line(_caption(table))), caption=Text("\n".join(table.notes)), caption_justify="left"
+    )
     result.add_column("")
     for name in table.columns:
-        result.add_column(Text(f"{name}\nteacher"), justify="right")
+        result.add_column(Text(f"{in_line(name)}\nteacher"), justify="right")
     each = uneven(table)
     for row in table.rows:
         cells = []
@@ -155,7 +156,7 @@ def terminal(table: ResultTable) -> RichTable:
             above, below = cell_lines(cell, each)
             text = Text(above, style="bold green" if cell and cell.best else "")
             cells.append(text.append(f"\n{below}", style="not bold dim") if below else text)
-        result.add_row(Text(row.label), *cells, end_section=row is table.rows[0])
+        result.add_row(Text(in_line(row.label)), *cells, end_section=row is table.rows[0])
     return result
 
 
@@ -177,11 +178,7 @@ def latex(table: ResultTable) -> str:
 
 def csv_text(found: Sequence[tuple[Panel, ResultTable]]) -> str:
     """One line a cell, all panels, accuracies in percent to four decimals; for spreadsheets and other plots."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, _CSV_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(cells(found))
-    return out.getvalue()
+    return spreadsheet(_CSV_COLUMNS, cells(found))
 
 
 def cells(found: Sequence[tuple[Panel, ResultTable]]) -> list[dict[str, Any]]:

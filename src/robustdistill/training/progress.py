@@ -10,6 +10,8 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from robustdistill.shown import in_line
+
 logger = logging.getLogger(__name__)
 
 
@@ -28,7 +30,7 @@ class EpochProgress:
         self._bar: Progress | None = None
         if show and sys.stderr.isatty():
             columns = (
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=None),
                 TextColumn("{task.completed}/{task.total} epochs"),
                 TextColumn("{task.fields[figures]}"),
@@ -36,7 +38,7 @@ class EpochProgress:
                 TimeRemainingColumn(),
             )
             self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._task = self._bar.add_task(label, total=epochs, completed=done, figures="")
+            self._task = self._bar.add_task(in_line(label), total=epochs, completed=done, figures="")
 
     def __enter__(self) -> Self:
         if self._bar is not None:

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
+from robustdistill import pages
 from robustdistill.experiments.journal import Record
 from robustdistill.experiments.paper import drawing, texts, writers
 from robustdistill.experiments.paper.compare import INTERVALS
 from robustdistill.experiments.paper.plan import counts
 from robustdistill.experiments.paper.results import FigureResult, TableResult
 from robustdistill.experiments.select import metric_name
-from robustdistill.files import replacing
 from robustdistill.report import plots
 from robustdistill.report.page import ExtraSection, write_records
 from robustdistill.report.sections import embedded
@@ -64,7 +64,7 @@ def write(
     out.mkdir(parents=True, exist_ok=True)
     files = _texts(result, len(failures))
     for name, text in files.items():
-        _write(out / name, text)
+        pages.write(out / name, text)
     pictures = _pictures(result, out)
     common: dict[str, Any] = {
         "failures": failures,
@@ -72,8 +72,10 @@ def write(
         "files": list(files),
     }
     alone = fragment(result, pictures, alone=True, command=command, environment=_environment_of(records), **common)
-    page = _environment().get_template("comparison.html.j2").render(title=texts.title(result.plan), main=alone)
-    _write(out / "comparison.html", page)
+    page = pages.render(
+        _environment(), "comparison.html.j2", scripts=("sort.js.j2",), title=texts.title(result.plan), main=alone
+    )
+    pages.write(out / "comparison.html", page)
     if not records:
         return out / "comparison.html"
     part = ExtraSection("Beside the paper", fragment(result, pictures, **common), "paper")
@@ -161,14 +163,7 @@ def _pictures(result: TableResult | FigureResult, out: Path) -> list[Picture]:
 
 def _environment() -> Environment:
     # The report's own package has the style sheet and the sorting script, which both pages share.
-    own, shared = PackageLoader("robustdistill.experiments.paper", "."), PackageLoader("robustdistill.report", ".")
-    return Environment(
-        loader=ChoiceLoader([own, shared]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    return pages.environment("robustdistill.experiments.paper", "robustdistill.report")
 
 
 def _environment_of(records: Sequence[Record]) -> dict[str, str]:
@@ -179,11 +174,6 @@ def _environment_of(records: Sequence[Record]) -> dict[str, str]:
             if value is not None and key != "date":
                 found.setdefault(key, {})[str(value)] = None
     return {key: ", ".join(values) for key, values in found.items()}
-
-
-def _write(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def _capital(text: str) -> str:

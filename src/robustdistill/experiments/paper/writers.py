@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,7 +13,7 @@ from robustdistill.experiments.paper.compare import INTERVALS, Beside
 from robustdistill.experiments.paper.plan import TablePlan
 from robustdistill.experiments.paper.results import CellResult, FigureResult, TableResult
 from robustdistill.experiments.select import Estimate, metric_name
-from robustdistill.report.escaping import latex_text, markdown_text
+from robustdistill.report.escaping import latex_text, markdown_text, spreadsheet
 
 
 def panels(result: TableResult) -> Iterator[tuple[str, str, list[tuple[str, list[CellResult]]]]]:
@@ -130,11 +128,7 @@ def _changes(result: TableResult | FigureResult) -> list[str]:
 
 def csv_text(rows: Sequence[dict[str, Any]]) -> str:
     """Rows of equal keys as CSV; what is not known is empty."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
+    return spreadsheet(list(rows[0]) if rows else [], rows)
 
 
 def table_rows(result: TableResult) -> list[dict[str, Any]]:
