@@ -156,7 +156,19 @@ def test_control_characters_are_refused_where_names_come_in(name: str) -> None:
 
 COMMANDS = {
     "data": ("data", "check", "npz:{}/data.npz", "--out", "{}/sheet.png"),
-    "train": ("train", "--data", "npz:{}/data.npz", "--epochs", "1", "--model", "convnet-4", "--out", "{}/run"),
+    "train": (
+        "train",
+        "--data",
+        "npz:{}/data.npz",
+        "--epochs",
+        "1",
+        "--every",
+        "1",
+        "--model",
+        "convnet-4",
+        "--out",
+        "{}/run",
+    ),
     "evaluate": ("evaluate", "{}/0.parquet"),
     "audit": ("audit", "{}/0.parquet", "--all", "--teacher"),
     "compare": ("audit", "{}/0.parquet", "{}/1.parquet", "--all"),
