@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -36,6 +37,27 @@ def test_a_callable_gets_what_it_takes() -> None:
     assert build(problems.linear, 4)(torch.zeros(2, 9)).shape == (2, 4)
     assert build(problems.any_keyword, 4, 2).settings == {"num_classes": 4, "in_channels": 2}
     assert build(functools.partial(problems.narrow, num_classes=5))(torch.zeros(1, 1, 6, 6)).shape == (1, 3)
+
+
+class Chans(nn.Conv2d):
+    """Knows channels by timm's name for them."""
+
+    def __init__(self, num_classes: int = 1000, in_chans: int = 3) -> None:
+        super().__init__(in_chans, num_classes, 1)
+
+
+def named_chans(num_classes: int, in_chans: int) -> nn.Module:
+    return Chans(num_classes, in_chans)
+
+
+def passed_on(pretrained: bool = False, **kwargs: int) -> nn.Module:
+    """As timm's own factories, which check no keyword."""
+    return Chans(**kwargs)
+
+
+@pytest.mark.parametrize("factory", [named_chans, passed_on, Chans])
+def test_channels_go_by_timms_name_too(factory: Callable[..., nn.Module]) -> None:
+    assert build(factory, 4, 1)(torch.zeros(2, 1, 6, 6)).shape == (2, 4, 6, 6)
 
 
 @pytest.mark.parametrize(

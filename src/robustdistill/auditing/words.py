@@ -83,10 +83,8 @@ def _further(candidates: Sequence[Line]) -> str:
     if nearest is not hardest:
         how_many = f"{rounded(fewest)} ({nearest.label}) to {rounded(most)} ({hardest.label}) more examples of each"
     rest = len(needed) - len(finite)
-    return (
-        f"To tell {first} from the others takes about {how_many}, if recalls stay as expected"
-        f"{f'; {rest} of them are alike for all purposes' if rest else ''}."
-    )
+    others = f"; {rest} of them {'is' if rest == 1 else 'are'} too like it to tell" if rest else ""
+    return f"To tell {first} from the others takes about {how_many}, if recalls stay as expected{others}."
 
 
 def rounded(count: float) -> str:

@@ -62,7 +62,8 @@ def train(
             out=out,
             progress=not (quiet or as_json),
         )
-    follow_up = ["robustdistill", "distill", "--teacher", str(out), "--objective", "robust", *loading.places()]
+    own = ["--teacher-model", model] if ":" in model else []
+    follow_up = ["robustdistill", "distill", "--teacher", str(out), *own, "--objective", "robust", *loading.places()]
     _finish(run, splits, out, quiet, as_json, follow_up=follow_up)
 
 
@@ -160,7 +161,7 @@ def distill(
             out=out,
             progress=not (quiet or as_json),
         )
-    follow_up = ["robustdistill", "evaluate", str(out), *loading.places()]
+    follow_up = ["robustdistill", "evaluate", str(out), *(["--model", model] if ":" in model else []), *loading.places()]
     _finish(run, splits, out, quiet, as_json, follow_up=follow_up)
 
 

@@ -52,7 +52,7 @@ def build(model: ModelLike, *, num_classes: int, in_channels: int) -> nn.Module:
         model: "resnet18" or "resnet34" (ImageNet's), the same with "-small" (3x3 stem for small pictures), "resnetD"
             (CIFAR ResNet of depth D = 6n+2, 16 to 64 channels), "convnet-W" (small convnet of width W),
             "module:callable", a callable that returns a module, or a module, which is copied so that the caller's stays
-            as it is. A callable is given `num_classes` and `in_channels` where it takes them.
+            as it is. A callable is given `num_classes` and `in_channels` (or `in_chans`) where it takes them.
         num_classes: C.
         in_channels: channels of the pictures.
 
@@ -183,17 +183,24 @@ def check_outputs(model: nn.Module, inputs: Tensor, num_classes: int, *, name: s
         raise InputError(f"{name} must return logits {expected} for the data's {num_classes} classes, got {came}")
 
 
-def _call(factory: Callable[..., Any], **offered: int) -> nn.Module:
+def _call(factory: Callable[..., Any], *, num_classes: int, in_channels: int) -> nn.Module:
     taken = inspect.signature(factory).parameters
     any_keyword = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
-    arguments = {name: value for name, value in offered.items() if any_keyword or name in taken}
-    try:
-        module = factory(**arguments)
-    except TypeError as error:
-        # torchvision's and timm's factories pass any keyword on to models that know `num_classes` only.
-        if not any_keyword or "in_channels" in taken or "in_channels" not in str(error):
-            raise
-        module = factory(num_classes=offered["num_classes"])
+    offered = {"num_classes": num_classes, "in_channels": in_channels, "in_chans": in_channels}
+    named = {name: value for name, value in offered.items() if name in taken}
+    # Factories of torchvision and timm pass any keyword on to models that know in_chans (timm) or no channels at all.
+    guesses = [named]
+    if any_keyword and not {"in_channels", "in_chans"} & named.keys():
+        both = {**named, "num_classes": num_classes}
+        guesses = [{**both, "in_channels": in_channels}, {**both, "in_chans": in_channels}, both]
+    for guess in guesses:
+        try:
+            module = factory(**guess)
+            break
+        except TypeError as error:
+            unknown_name = next(iter(guess.keys() - named.keys() - {"num_classes"}), None)
+            if unknown_name is None or unknown_name not in str(error):
+                raise
     if not isinstance(module, nn.Module):
         raise InputError(f"model {describe(factory)} must return an nn.Module, got {type(module).__name__}")
     return module
