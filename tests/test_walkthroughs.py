@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def follow(page: str, folder: Path) -> list[str]:
-    """What each shell block of a page printed, in order; every block must succeed. `pip install` lines are passed over."""
+    """What each shell block of a page printed, in order; every one must succeed. `pip install` lines are passed over."""
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     steps = re.findall(r'^```(python title="([\w./]+)"|sh)\n(.*?)^```', text, flags=re.DOTALL | re.MULTILINE)
     assert steps, f"docs/{page} has nothing to follow"
@@ -50,3 +50,14 @@ def test_from_a_folder_of_pictures_to_a_card(tmp_path: Path) -> None:
     assert (tmp_path / "hub/student.safetensors").exists()
     right, shown = re.fullmatch(r"(\d+) of (\d+) pictures of a 3 are called one\n", printed[-1]).groups()  # type: ignore[union-attr]
     assert int(right) / int(shown) > 0.5
+
+
+def test_groups_from_a_table_to_an_audit(tmp_path: Path) -> None:
+    (printed,) = follow("groups.md", tmp_path)
+    trained, evaluated, audited = printed.partition("runs/birds on parquet:birds.parquet/test")
+    evaluated, _, audited = audited.partition("test.parquet: 799 examples")
+    for name, value in (("wren", "land"), ("wren", "water"), ("gull", "land"), ("gull", "water")):
+        assert f"{name} / {value}" in trained
+        assert f"{name} / {value}" in evaluated
+        assert f"{name} in {value}" in audited
+    assert "worst group" in evaluated

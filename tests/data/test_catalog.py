@@ -148,6 +148,7 @@ class TestArguments:
             ({"image_size": 0}, "image_size must be"),
             ({"image_size": (8, -8)}, "image_size must be"),
             ({"label_column": "y"}, "label_column is for parquet:, hub: only"),
+            ({"group_column": "y"}, "group_column is for parquet:, hub: only"),
         ],
     )
     def test_out_of_range(self, arguments, message):

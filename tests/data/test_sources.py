@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from robustdistill.data import load
+from robustdistill.data.loading import load_recorded
 from robustdistill.errors import InputError
+from robustdistill.training.spec import DataIdentity
 
 RNG = np.random.default_rng(0)
 
@@ -300,6 +302,35 @@ class TestParquet:
         data = load(f"parquet:{path}", label_column="y")
         assert data.train.inputs.shape[1:] == (2,)
         assert np.array_equal(data.train.inputs[:, 1], b[data.train.ids].astype(np.float32))
+
+    def test_a_column_of_groups(self, tmp_path):
+        path = tmp_path / "mine.parquet"
+        place = np.array(["north", "south"])[np.arange(40) // 2 % 2]
+        pq.write_table(pa.table({"a": np.arange(40.0), "label": labels(40, 2), "place": place}), path)
+        data = load(f"parquet:{path}", group_column="place")
+        assert data.train.inputs.shape == (24, 1)
+        for part, size in ((data.train, 6), (data.val, 2), (data.test, 2)):
+            assert (np.array(part.group_names)[part.groups] == place[part.ids]).all()
+            # Every class of every group alike.
+            assert np.bincount(part.labels * 2 + part.groups).tolist() == [size] * 4
+        assert data.train.source["group_column"] == "place"
+        facts = {**data.train.source, "train": data.train.fingerprint, "val": data.val.fingerprint}
+        assert load_recorded(DataIdentity(**facts)).test.fingerprint == data.test.fingerprint
+        with pytest.raises(InputError, match="group column 'country'; it has: a, label, place"):
+            load(f"parquet:{path}", group_column="country")
+        with pytest.raises(InputError, match=r"'place' is string.*group_column="):
+            load(f"parquet:{path}")
+
+    def test_groups_of_held_out_parts_are_those_of_train(self, tmp_path):
+        columns = {"a": np.arange(6.0), "label": labels(6), "place": ["north", "south"] * 3}
+        pq.write_table(pa.table(columns), tmp_path / "train.parquet")
+        pq.write_table(pa.table({**columns, "place": ["south"] * 6}), tmp_path / "test.parquet")
+        data = load(f"parquet:{tmp_path}", group_column="place")
+        assert data.test.group_names == ("north", "south")
+        assert (data.test.groups == 1).all()
+        pq.write_table(pa.table({**columns, "place": ["south"] * 5 + ["west"]}), tmp_path / "test.parquet")
+        with pytest.raises(InputError, match=r"row 5 .*'west'; expected one of 'north', 'south'"):
+            load(f"parquet:{tmp_path}", group_column="place")
 
     @pytest.mark.parametrize(
         ("columns", "message"),

@@ -1,4 +1,4 @@
-"""MLflow, Weights & Biases and trackio, the real ones, each writing to this machine alone. Skipped where not installed."""
+"""The real MLflow, Weights & Biases and trackio, each writing to this machine alone. Skipped where not installed."""
 
 from __future__ import annotations
 

@@ -73,6 +73,12 @@ def test_arguments_of_the_data_become_options() -> None:
     line = commands.command(own.model_copy(update={"spec": own.spec.model_copy(update={"data": data})}))
     assert line is not None
     assert "--no-flip --image-size 16 --val 0.25 --crops 4 --model" in line
+    table = own.spec.data.model_copy(update={"name": "parquet:birds.parquet", "ratio": 1.0, "group_column": "ground"})
+    spec = own.spec.model_copy(update={"data": table, "groups": "class-group"})
+    line = commands.command(own.model_copy(update={"spec": spec}))
+    assert line is not None
+    assert "--data parquet:birds.parquet --group-column ground --model" in line
+    assert "--groups class-group --seed" in line
 
 
 def test_a_recipe_by_another_name_is_named() -> None:

@@ -12,6 +12,7 @@ from robustdistill.cli.options import (
     AsJson,
     DataOptions,
     Device,
+    GroupsName,
     OwnModel,
     Quiet,
     SameData,
@@ -58,24 +59,25 @@ def evaluate(
     data: SameData = None,
     loading: DataOptions,
     split: Split = None,
+    groups: GroupsName = "class",
     model: OwnModel = None,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print accuracy by class, worst class first, with intervals."""
+    """Print accuracy by class, or by group, worst first, with intervals."""
     device = checked_device(device)
     if target.is_file():
         _refuse_idle(data, {**loading.chosen(), "split": split}, {"model": model, "device": device})
         examples = None if data is None else getattr(loading.load(data), split or "test")
-        scores, name = rd.evaluate(rd.Predictions.read(target), examples), target.name
+        scores, name = rd.evaluate(rd.Predictions.read(target), examples, groups=groups), target.name
     else:
         run = rd.Run.load(target, model=model)
         examples = getattr(loading.load_recorded(run.spec.data, data), split or "test")
-        scores, name = rd.evaluate(run, examples, device=device), f"{target} on {examples.name}"
+        scores, name = rd.evaluate(run, examples, groups=groups, device=device), f"{target} on {examples.name}"
     if as_json:
         print_json(scores_json(scores))
     else:
-        print_scores(scores, name)
+        print_scores(scores, name, groups=groups != "class")
 
 
 def _refuse_idle(data: str | None, with_data: dict[str, object], never: dict[str, object]) -> None:

@@ -102,6 +102,10 @@ class DataOptions:
     label_column: Annotated[
         str | None, typer.Option(help="The labels' column of a table.", show_default="label, labels, ...")
     ] = None
+    group_column: Annotated[
+        str | None,
+        typer.Option(help="A table's column of groups, such as a country, for --groups.", show_default="none"),
+    ] = None
     lists: Lists = None
     no_verify: NoVerify = False
 
@@ -123,6 +127,11 @@ class DataOptions:
         found = {"--root": self.root, "--lists": self.lists}
         return [word for option, path in found.items() if path is not None for word in (option, str(path))]
 
+
+GroupsName = Annotated[
+    Literal["class", "group", "class-group"],
+    typer.Option(help="What counts as a class: classes, the values of --group-column, or these within each class."),
+]
 
 ObjectiveName = Annotated[
     str, typer.Option(help="standard, balanced, robust, tradeoff:A or standard-tradeoff:A, with A from 0 to 1.")
@@ -199,6 +208,7 @@ class TrainingOptions:
     scorer: Annotated[
         Literal["last", "averaged"], typer.Option(help="The last iterate, or the mean logits of at most 16 of them.")
     ] = "last"
+    groups: GroupsName = "class"
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of initialisation, order and augmentation.")] = 0
     device: Device = None
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_default="all cores")] = None

@@ -63,11 +63,13 @@ def scores_json(scores: Scores) -> dict[str, Any]:
     }
 
 
-def print_scores(scores: Scores, title: str) -> None:
+def print_scores(scores: Scores, title: str, *, groups: bool = False) -> None:
+    """A table, lowest first, and the figures over it; `groups` says that its lines are groups and not classes."""
     found = scores_json(scores)
     table = Table(title=escaped(title), title_justify="left")
-    for heading in ("class", "recall %", "95 % interval", "examples"):
-        table.add_column(heading, justify="left" if heading == "class" else "right")
+    table.add_column("group" if groups else "class")
+    for heading in ("accuracy %" if groups else "recall %", "95 % interval", "examples"):
+        table.add_column(heading, justify="right")
     for row in sorted(found["per_class"], key=lambda row: (row["recall"] == row["recall"], row["recall"])):
         low, high = row["wilson"]
         known = row["recall"] == row["recall"]
@@ -80,7 +82,8 @@ def print_scores(scores: Scores, title: str) -> None:
     out_console.print(table)
     for name in ("worst_class", "balanced", "standard"):
         low, high = found["intervals"][name]
-        words = {"worst_class": "worst class", "balanced": "balanced", "standard": "standard"}[name]
+        words = name.replace("_", " ")
+        words = {"worst class": "worst group", "balanced": "mean group"}.get(words, words) if groups else words
         out_console.print(
             f"{words:>12}  {100 * found[name]:5.1f} %  (bootstrap 95 % {100 * low:.1f} to {100 * high:.1f})",
             highlight=False,

@@ -161,7 +161,13 @@ def distill(
             out=out,
             progress=not (quiet or as_json),
         )
-    follow_up = ["robustdistill", "evaluate", str(out), *(["--model", model] if ":" in model else []), *loading.places()]
+    follow_up = [
+        "robustdistill",
+        "evaluate",
+        str(out),
+        *(["--model", model] if ":" in model else []),
+        *loading.places(),
+    ]
     _finish(run, splits, out, quiet, as_json, follow_up=follow_up)
 
 
@@ -209,9 +215,14 @@ def _finish(run: Run, splits: Splits, out: Path, quiet: bool, as_json: bool, *, 
     if run.test is None:
         run.test = rd.evaluate(run, splits.test)
         run.save(out)
+    groups = run.spec.groups
+    by_group = None if groups == "class" else rd.evaluate(run, splits.test, groups=groups)
     if as_json:
-        print_json({"out": str(out.resolve()), "hash": run.spec.hash, "test": scores_json(run.test)})
+        found = {"out": str(out.resolve()), "hash": run.spec.hash, "test": scores_json(run.test)}
+        print_json(found if by_group is None else {**found, "test_by_group": scores_json(by_group)})
         return
     print_scores(run.test, f"{run.spec.model}, {run.spec.objective}, on {splits.test.name}")
+    if by_group is not None:
+        print_scores(by_group, f"the same by {groups}", groups=True)
     facts = f"{run.parameters:,} parameters, {run.seconds:.1f} s"
     say(quiet, Text.assemble(f"The run is in {out} ({facts}). Next: ", (shlex.join(follow_up), "bold")))

@@ -34,6 +34,7 @@ class Options:
             are resized later, on the device. None refuses pictures of a user's own that have unequal sizes.
         image_column: of a table; None looks for the usual names.
         label_column: likewise.
+        group_column: of a table; None takes no column.
         lists: a file of "path label" lines that names the training pictures, where the data set takes one.
     """
 
@@ -41,6 +42,7 @@ class Options:
     image_size: tuple[int, int] | None = None
     image_column: str | None = None
     label_column: str | None = None
+    group_column: str | None = None
     lists: Path | None = None
 
 
@@ -52,11 +54,13 @@ class Part:
         inputs: (N, H, W, channels) uint8 pictures, decoded or still encoded, or (N, ...) float32 features.
         labels: (N,) int64, or None where unlabelled.
         ids: (N,) rows in the source; None for 0..N-1.
+        groups: (N,) the values of a group column, as they are stored; None without one.
     """
 
     inputs: npt.NDArray[Any] | EncodedPictures
     labels: IntArray | None
     ids: IntArray | None = None
+    groups: npt.NDArray[Any] | None = None
 
 
 @dataclass(frozen=True, eq=False)

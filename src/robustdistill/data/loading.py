@@ -50,6 +50,7 @@ def load(
     crops: int | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    group_column: str | None = None,
     lists: str | os.PathLike[str] | None = None,
 ) -> Splits:
     """Training, validation and test examples of a data set, by its name.
@@ -79,6 +80,8 @@ def load(
             for ImageNet at K = 4.
         image_column: the pictures' column of a table; by default "image", "img" or "picture".
         label_column: the labels' column; by default "label", "labels", "fine_label", "target" or "class".
+        group_column: a column of a table that says which group each example is in, such as a country; see `Groups`.
+            What is split at random then is split within each group too.
         lists: of ImageNet-LT, the published list of training pictures or its folder; by default looked for in `root`.
 
     Returns:
@@ -97,7 +100,9 @@ def load(
         raise InputError(f"val must be a share of train between 0 and 1, got {val}")
     if crops is not None:
         _check_crops(crops, name)
-    options = Options(verify, _pair(image_size), image_column, label_column, None if lists is None else Path(lists))
+    options = Options(
+        verify, _pair(image_size), image_column, label_column, group_column, None if lists is None else Path(lists)
+    )
     source, entry = _read(name, root, options)
     preprocessing = None if entry is None else entry.preprocessing
     if ratio is None:
@@ -109,7 +114,10 @@ def load(
             return EncodedExamples.of(
                 part.inputs, part.labels, ids, source.class_names, Preprocessing(), f"{name}/{split}"
             )
-        return Examples(part.inputs, part.labels, ids, source.class_names, name=f"{name}/{split}")
+        made = Examples(part.inputs, part.labels, ids, source.class_names, name=f"{name}/{split}")
+        if part.groups is None:
+            return made
+        return made.with_groups(part.groups, None if split == "train" else train.group_names)
 
     train = examples(source.train, "train")
     train.require_every_class()
@@ -146,6 +154,7 @@ def load(
         "crops": crops,
         "image_column": image_column,
         "label_column": label_column,
+        "group_column": group_column,
     }
     facts |= {key: value for key, value in asked.items() if value is not None}
     if entry is None or not entry.streamed:
@@ -182,9 +191,7 @@ def split(examples: Examples, val: float = VAL_SHARE, test: float = TEST_SHARE, 
     """
     if not (val > 0 and test > 0 and val + test < 1):
         raise InputError(f"val and test must be positive shares that leave something to train on, got {val} and {test}")
-    labels = examples.require_labels()
-    cells = labels if examples.groups is None else labels * len(examples.group_names) + examples.groups
-    rest, *taken = _stratified(cells, [val, test], seed)
+    rest, *taken = _stratified(_cells(examples), [val, test], seed)
     _check_partition(len(examples), rest, *taken)
     facts = {**examples.source, "split_seed": seed, "val_share": val, "test_share": test}
     made = {
@@ -248,7 +255,7 @@ def load_recorded(
     return splits
 
 
-_RECORDED = ("ratio", "profile", "pad", "flip", "image_size", "crops", "image_column", "label_column")
+_RECORDED = ("ratio", "profile", "pad", "flip", "image_size", "crops", "image_column", "label_column", "group_column")
 
 
 def _decoded(part: Examples) -> Examples:
@@ -275,7 +282,7 @@ def _resize(name: str, train: Examples, size: tuple[int, int] | None) -> tuple[i
 
 def _read(name: str, root: str | os.PathLike[str] | None, options: Options) -> tuple[Source, Entry | None]:
     kind, colon, target = name.partition(":")
-    for argument in ("image_column", "label_column", "lists"):
+    for argument in ("image_column", "label_column", "group_column", "lists"):
         takers = _takers(argument)
         if getattr(options, argument) is not None and (f"{kind}:" if colon else name) not in takers:
             raise InputError(f"{argument} is for {', '.join(takers)} only, and does nothing for {name!r}")
@@ -326,13 +333,19 @@ def _split(train: Examples, held_out: Examples | None, seed: int, val: float | N
     shares = [VAL_SHARE if val is None else val, *([TEST_SHARE] if held_out is None else [])]
     if sum(shares) >= 1:
         raise InputError(f"val={val} and the test share {TEST_SHARE} leave nothing of {train.name}")
-    rest, *taken = _stratified(train.require_labels(), shares, seed)
+    rest, *taken = _stratified(_cells(train), shares, seed)
     _check_partition(len(train), rest, *taken)
     for split, positions in zip(("val", "test"), taken, strict=False):
         if len(positions) == 0:
             raise InputError(f"{train.name} is too small: no class has enough of its {len(train)} examples for {split}")
     test = train.subset(taken[1]) if held_out is None else held_out
     return Splits(train.subset(rest), train.subset(taken[0]), test)
+
+
+def _cells(examples: Examples) -> IntArray:
+    """(N,) the class of each example or, where there are groups, the group within the class."""
+    labels = examples.require_labels()
+    return labels if examples.groups is None else labels * len(examples.group_names) + examples.groups
 
 
 def _stratified(labels: IntArray, shares: list[float], seed: int) -> list[IntArray]:

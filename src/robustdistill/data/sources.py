@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,12 @@ NPZ_ARRAYS = {f"{part}_{kind}" for part in PART_NAMES for kind in ("images", "la
 RawParts = dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any] | None]]  # part name -> inputs, labels as stored
 
 
-def _source(where: str, parts: RawParts, class_names: tuple[str, ...] | None) -> Source:
+def _source(
+    where: str,
+    parts: RawParts,
+    class_names: tuple[str, ...] | None,
+    groups: Mapping[str, npt.NDArray[Any]] | None = None,
+) -> Source:
     """Parts as stored to a `Source`: labels as integers, inputs of one shape."""
     inputs, labels = parts["train"]
     if len(inputs) == 0 or labels is None:
@@ -42,7 +47,8 @@ def _source(where: str, parts: RawParts, class_names: tuple[str, ...] | None) ->
             )
         if len(x) == 0:
             raise InputError(f"{where}: {part} holds no example")
-        made[part] = Part(x, None if y is None else integers_of(y, names, f"{where}: {part}"))
+        labelled = None if y is None else integers_of(y, names, f"{where}: {part}")
+        made[part] = Part(x, labelled, groups=None if groups is None else groups[part])
     return Source(names, made["train"], made.get("val"), made.get("test"))
 
 
@@ -265,8 +271,9 @@ def _from_tables(
     image = next((name for name in wanted if name in train.column_names), None)
     if image is None and options.image_column is not None:
         image = _column(train, options.image_column, (), "image", where)
+    group = None if options.group_column is None else _column(train, options.group_column, (), "group", where)
     for part, table in tables.items():
-        missing = [name for name in (image, label) if name is not None and name not in table.column_names]
+        missing = [name for name in (image, label, group) if name is not None and name not in table.column_names]
         if missing:
             raise InputError(f"{where}: {part} lacks the column {missing[0]!r} (it has: {_listed(table)})")
     labels = {part: table[label].to_numpy() for part, table in tables.items()}
@@ -280,9 +287,10 @@ def _from_tables(
                 raise InputError(f"{where}: {part} holds no example")
         inputs: dict[str, npt.NDArray[Any]] = dict(_stack_parts(pictures))
     else:
-        columns = _feature_columns(train, label, where)
+        columns = _feature_columns(train, {label, ID_COLUMN, group}, where)
         inputs = {part: _features(table, columns, f"{where}: {part}") for part, table in tables.items()}
-    return _source(where, {part: (inputs[part], labels[part]) for part in tables}, class_names.get(label))
+    groups = None if group is None else {part: table[group].to_numpy() for part, table in tables.items()}
+    return _source(where, {part: (inputs[part], labels[part]) for part in tables}, class_names.get(label), groups)
 
 
 def _column(table: Any, asked: str | None, usual: tuple[str, ...], kind: str, where: str) -> str:
@@ -310,15 +318,16 @@ def _encoded(column: Any, where: str, read_paths: bool) -> Iterator[tuple[str, b
         yield name, content
 
 
-def _feature_columns(table: Any, label: str, where: str) -> list[str]:
+def _feature_columns(table: Any, others: Set[str | None], where: str) -> list[str]:
     columns = []
     for field in table.schema:
-        if field.name in (label, ID_COLUMN):
+        if field.name in others:
             continue
         if str(field.type) not in ("float", "double", "halffloat"):
+            kept = ", ".join(sorted(repr(name) for name in others if name is not None))
             raise InputError(
-                f"{where}: without an image column every column but {label!r} and {ID_COLUMN!r} is a feature and must "
-                f"be floating point; {field.name!r} is {field.type}. Cast or drop it, or name the image_column="
+                f"{where}: without an image column every column but {kept} is a feature and must be floating point; "
+                f"{field.name!r} is {field.type}. Cast or drop it, or name the image_column= or group_column="
             )
         columns.append(field.name)
     if not columns:
@@ -352,6 +361,6 @@ READERS: dict[str, Callable[[str, Options], Source]] = {
 }
 # The arguments of `load` that only some of them take.
 ARGUMENTS: dict[str, tuple[str, ...]] = {
-    "parquet": ("image_column", "label_column"),
-    "hub": ("image_column", "label_column"),
+    "parquet": ("image_column", "label_column", "group_column"),
+    "hub": ("image_column", "label_column", "group_column"),
 }

@@ -21,6 +21,7 @@ _FITS = {
     "resize": "Pictures were resized to it, whatever their shape, with bilinear interpolation.",
     "crop": "Of each picture the centre was cut out, its shorter side resized to 256/224 of this size.",
 }
+_OVER = {"class": "classes", "group": "groups, values of a column,", "class-group": "groups within each class"}
 _FEW_TESTED, _FEW_TRAINED, _LISTED = 50, 20, 12
 
 
@@ -71,7 +72,8 @@ def training(facts: Facts, run: Run) -> list[Verbatim]:
         + " No checkpoint was chosen by its scores.",
         f"Objective {code(spec.objective)}, method {code(spec.method)}"
         + (
-            f"; class multipliers moved by validation examples with {_labels(spec.validation_labels)}."
+            f"; multipliers of {_OVER[spec.groups]} moved by validation examples with "
+            f"{_labels(spec.validation_labels)}."
             if Objective.parse(spec.objective).needs_multipliers
             else "."
         ),

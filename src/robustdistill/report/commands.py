@@ -73,6 +73,7 @@ def command(record: Record) -> str | None:
     words += ["--method", spec.method] if spec.method != "margin" else []
     words += ["--risk", spec.risk] if spec.risk != "zero-one" else []
     words += ["--scorer", spec.scorer] if spec.scorer != "last" else []
+    words += ["--groups", spec.groups] if spec.groups != "class" else []
     words += ["--seed", str(spec.seed), "--threads", str(spec.threads), "--out", f"runs/{record.hash}"]
     return shlex.join(words)
 
@@ -97,7 +98,7 @@ def _data(record: Record) -> list[str] | None:
         return None
     words += ["--image-size", str(size[0])] if size is not None else []
     facts["val"] = facts.pop("val_share", None)
-    for key in ("val", "pad", "crops", "image_column", "label_column"):
+    for key in ("val", "pad", "crops", "image_column", "label_column", "group_column"):
         value = facts.pop(key, None)
         words += [f"--{key.replace('_', '-')}", str(value)] if value is not None else []
     return None if facts else words
