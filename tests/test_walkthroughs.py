@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def follow(page: str, folder: Path) -> list[str]:
-    """What each shell block of a page printed, in order; every one must succeed. `pip install` lines are passed over."""
+    """What each shell block of a page printed, in order; every one must succeed; `pip install` lines are left out."""
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     steps = re.findall(r'^```(python title="([\w./]+)"|sh)\n(.*?)^```', text, flags=re.DOTALL | re.MULTILINE)
     assert steps, f"docs/{page} has nothing to follow"
