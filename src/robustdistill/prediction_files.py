@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
+from robustdistill.archives import check_expansion
 from robustdistill.errors import InputError, unknown
 from robustdistill.files import replacing
 from robustdistill.predictions import KINDS, IntArray, Kind, Predictions, first_cell
@@ -223,6 +224,8 @@ def _damage_named(form: str) -> Iterator[None]:
     """Whatever a library says about a file that is not what its ending promises becomes an InputError."""
     try:
         yield
+    except InputError:
+        raise
     except Exception as error:  # Arrow, NumPy, zipfile, zlib, json and the codecs have no common base.
         raise InputError(f"not a whole {form} file ({error})") from error
 
@@ -439,6 +442,7 @@ def _read_npz(path: Path, class_names: Sequence[str] | None, columns: Mapping[st
 
 def _npz_arrays(path: Path, wanted: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
     with _damage_named("npz"), path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        check_expansion(archive, path)
         arrays = {}
         for name in (name for name in wanted if name in archive):
             try:

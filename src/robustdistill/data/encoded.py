@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
+from robustdistill.archives import DAMAGED, read_member
 from robustdistill.data.pictures import CLEAN_VIEW, centre_crop, decode, random_resized_crop
 from robustdistill.data.splits import Examples, IntArray
 from robustdistill.errors import InputError
@@ -93,8 +93,10 @@ class ZipMembers:
             archive = self._archive()
             for name in self.names[rows].tolist():
                 member = name.decode()
-                found.append((f"{self.path}: {member}", archive.read(member)))
-        except (zipfile.BadZipFile, OSError, EOFError, KeyError, zlib.error, NotImplementedError) as error:
+                found.append((f"{self.path}: {member}", read_member(archive, member, self.path)))
+        except DAMAGED as error:
+            if isinstance(error, InputError):
+                raise
             raise InputError(f"{self.path}: damaged zip ({error})") from error
         return found
 

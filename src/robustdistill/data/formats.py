@@ -5,11 +5,8 @@ A new data set is one reader here (large ones: in `imagenet`) and one row in `ca
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import struct
-import tarfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from robustdistill.archives import gunzip, tar_members
 from robustdistill.data.encoded import EncodedPictures
 from robustdistill.data.pickles import load_dict
 from robustdistill.data.splits import IntArray
@@ -186,16 +184,7 @@ def _read_cifar(files: CifarFiles, root: Path, options: Options) -> Source:
 def _archive_members(archive: Path, files: CifarFiles) -> dict[str, bytes]:
     """The wanted members of a tar.gz, read in one pass and never written to disk."""
     wanted = {f"{files.folder}/{name}": name for name in files.members}
-    contents: dict[str, bytes] = {}
-    try:
-        with tarfile.open(archive, "r|gz") as tar:
-            for member in tar:
-                name = wanted.get(member.name.removeprefix("./"))
-                stream = tar.extractfile(member) if name is not None and member.isfile() else None
-                if name is not None and stream is not None:
-                    contents[name] = stream.read()
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{archive}: truncated, or not a tar.gz archive ({error})") from error
+    contents = tar_members(archive, wanted)
     missing = [path for path, name in wanted.items() if name not in contents]
     if missing:
         raise InputError(f"{archive}: expected the archive of the 'python version'; {', '.join(missing)} missing")
@@ -346,10 +335,7 @@ def _idx_array(path: Path, axes: int, md5: str | None) -> npt.NDArray[np.uint8]:
     """A writable array from an idx file of unsigned bytes: two zeros, 8, the number of axes, each length, the data."""
     content = path.read_bytes()
     if content[:2] == b"\x1f\x8b":
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"{path}: truncated, or not a gzip file ({error})") from error
+        content = gunzip(path)
     start = 4 * (1 + axes)
     magic = bytes((0, 0, 8, axes))
     if content[:4] != magic:

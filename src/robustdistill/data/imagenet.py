@@ -7,6 +7,7 @@ usual folder loaders number in the same way.
 from __future__ import annotations
 
 import os
+import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from robustdistill.archives import DAMAGED, read_member
 from robustdistill.data.encoded import EncodedPictures, Files, Fit, ParquetRows, Store, ZipMembers, texts
 from robustdistill.data.formats import Options, Part, Source, check_md5
 from robustdistill.data.pictures import SUFFIXES
@@ -75,7 +77,7 @@ class ZipTree:
         try:
             with zipfile.ZipFile(where) as archive:
                 members = [name for name in archive.namelist() if name.startswith(prefix) and not name.endswith("/")]
-        except (zipfile.BadZipFile, OSError) as error:
+        except DAMAGED as error:
             raise InputError(f"{where}: truncated, or not a zip file ({error})") from error
         for member in members:
             folder, _, name = member.removeprefix(prefix).rpartition("/")
@@ -91,8 +93,10 @@ class ZipTree:
         member = self._prefix + name
         try:
             with zipfile.ZipFile(self.where) as archive:
-                return archive.read(member).decode("utf-8", errors="replace")
-        except (zipfile.BadZipFile, OSError, EOFError) as error:
+                return read_member(archive, member, self.where).decode("utf-8", errors="replace")
+        except DAMAGED as error:
+            if isinstance(error, InputError):
+                raise
             raise InputError(f"{self.where}: {member} is damaged ({error})") from error
 
     def store(self, names: list[str]) -> Store:
@@ -116,6 +120,8 @@ def read_tinyimagenet(root: Path, options: Options) -> Source:
     wnids = sorted((tree.text("wnids.txt") or "").split())
     if not wnids:
         raise InputError(f"{tree.where}: expected wnids.txt in it with a WordNet id on each line")
+    if strange := [wnid for wnid in wnids if not re.fullmatch(r"\w[\w.-]*", wnid)]:  # a path would lead elsewhere
+        raise InputError(f"{tree.where}: wnids.txt must hold WordNet ids such as n01443537, got {strange[0]!r}")
     train = [
         (f"train/{wnid}/images/{name}", j)
         for j, wnid in enumerate(wnids)

@@ -230,13 +230,19 @@ def load_recorded(
         As `load`. Where nothing was to differ, train and validation are those of the run, bit for bit.
 
     Raises:
-        InputError: as `load`, or the run was on data that no name was recorded of.
+        InputError: as `load`, or the run was on data that no name was recorded of, or that would have to be fetched.
         StaleStoreError: nothing was to differ, but the data have changed since.
     """
     known = recorded.model_dump()
     given = {key: value for key, value in changes.items() if value is not None}
     if name is None and recorded.name == "custom":
         raise InputError("the run was trained on examples of your own making: name the data to use (--data)")
+    if name is None and sources.is_remote(recorded.name):
+        # A record is a file, perhaps somebody else's: what it names is not fetched because it says so.
+        raise InputError(
+            f"the run was trained on {recorded.name!r}, which is fetched from the hub: name it (--data "
+            f"{recorded.name}) to do that"
+        )
     arguments = {key: known[key] for key in ("split_seed", "subset_seed") if known.get(key) is not None}
     if name in (None, recorded.name):
         arguments |= {key: known[key] for key in _RECORDED if known.get(key) is not None}

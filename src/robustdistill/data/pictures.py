@@ -12,6 +12,9 @@ from robustdistill.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
+# Those of the suffixes, whatever a file is called. Pillow would hand others to programs, such as EPS to Ghostscript.
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+
 CROP_RATIO = 256 / 224  # shorter side over crop, when ImageNet models are evaluated
 CLEAN_VIEW = 0  # the view of a picture that is not augmented; every other one seeds `random_resized_crop`
 
@@ -29,7 +32,7 @@ def decode(content: bytes, where: str, size: tuple[int, int] | None = None) -> n
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(content)) as picture:
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
             if picture.mode not in _GREY + _COLOUR:
                 raise InputError(f"{where}: expected an 8-bit picture, got mode {picture.mode!r}")
             plain = picture.convert("L" if picture.mode in _GREY else "RGB")

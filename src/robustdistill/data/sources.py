@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from robustdistill.archives import check_expansion
 from robustdistill.data.formats import Options, Part, Source
 from robustdistill.data.pictures import SUFFIXES, decode_all, stack
 from robustdistill.data.splits import IntArray
@@ -113,6 +114,7 @@ def read_npz(target: str, options: Options) -> Source:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise InputError(f"{path}: expected an .npz archive of named arrays, got a single array")
             with archive:
+                check_expansion(archive, path)
                 stored = ", ".join(archive.files) or "no arrays"
                 arrays = {name: archive[name] for name in archive.files if name in NPZ_ARRAYS}
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, AttributeError) as error:
@@ -255,7 +257,21 @@ def read_hub(target: str, options: Options) -> Source:
             values = tables[part][label].to_numpy()
             if values.dtype.kind == "i" and (values < 0).all():
                 del tables[part]
-    return _from_tables(f"hub:{target}", tables, options, class_names, read_paths=True)
+    return _from_tables(f"hub:{target}", tables, options, class_names, inside=_places_of_hub(target))
+
+
+def is_remote(name: str) -> bool:
+    """Whether reading the data of this name asks another machine for them."""
+    kind, _, target = name.partition(":")
+    return kind == "hub" and not Path(target).expanduser().is_dir()
+
+
+def _places_of_hub(target: str) -> tuple[Path, ...]:
+    """Where `datasets` puts pictures, or has them of a local folder: nothing else that a table names is opened."""
+    import datasets
+
+    local = [Path(target).expanduser()] if Path(target).expanduser().is_dir() else []
+    return tuple(Path(place).resolve() for place in (*local, datasets.config.HF_CACHE_HOME))
 
 
 def _from_tables(
@@ -263,7 +279,7 @@ def _from_tables(
     tables: Mapping[str, Any],
     options: Options,
     class_names: Mapping[str, tuple[str, ...]],
-    read_paths: bool = False,
+    inside: tuple[Path, ...] = (),
 ) -> Source:
     train = tables["train"]
     label = _column(train, options.label_column, LABEL_COLUMNS, "label", where)
@@ -279,7 +295,7 @@ def _from_tables(
     labels = {part: table[label].to_numpy() for part, table in tables.items()}
     if image is not None:
         pictures = {
-            part: decode_all(_encoded(table[image], f"{where}: {part}", read_paths), options.image_size)
+            part: decode_all(_encoded(table[image], f"{where}: {part}", inside), options.image_size)
             for part, table in tables.items()
         }
         for part, found in pictures.items():
@@ -305,14 +321,18 @@ def _listed(table: Any) -> str:
     return ", ".join(table.column_names) or "no columns"
 
 
-def _encoded(column: Any, where: str, read_paths: bool) -> Iterator[tuple[str, bytes]]:
+def _encoded(column: Any, where: str, inside: tuple[Path, ...]) -> Iterator[tuple[str, bytes]]:
     for row, cell in enumerate(column):
         value = cell.as_py()
         content, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
         name = f"{where} row {row}"
-        # A path in a file from elsewhere could name any file of this machine; only `datasets` writes trusted ones.
-        if content is None and read_paths and path and Path(path).is_file():
-            name, content = path, Path(path).read_bytes()
+        if content is None and path and inside:
+            # A path in a table from elsewhere can name any file of this machine; read is what `datasets` put there.
+            found = Path(path).resolve()
+            if not any(found.is_relative_to(place) for place in inside):
+                raise InputError(f"{name}: names the file {path!r}, which is not part of the data set")
+            if found.is_file():
+                name, content = path, found.read_bytes()
         if not isinstance(content, bytes):
             raise InputError(f"{name}: expected the bytes of a picture, got {type(content).__name__}")
         yield name, content

@@ -161,14 +161,27 @@ def read(path: str | Path, *, allow_code: bool = False) -> dict[str, Any]:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Plain values only, and no aliases, with which a short file can stand for one beyond all memory."""
+    """Plain values only; no aliases, with which a short file can outgrow all memory, no endless numbers."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases (*name) are not supported")
         return super().compose_node(parent, index)
 
+    def construct_scalar(self, node: Any) -> Any:
+        # YAML counts in base sixty where there are colons, which takes minutes for a number of a million digits.
+        if node.tag in _NUMBERS and len(node.value) > _LONGEST_NUMBER:
+            raise yaml.YAMLError(f"a number has at most {_LONGEST_NUMBER} digits, got {len(node.value):,}")
+        return super().construct_scalar(node)
+
+
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_LONGEST_NUMBER = 50
+
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than Python writes out
+        text = "a number of thousands of digits"
     return text if len(text) <= 80 else text[:77] + "..."

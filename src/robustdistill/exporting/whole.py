@@ -160,7 +160,9 @@ def find_teacher(run: Run) -> Path | None:
     if distilled is None or run.folder is None:
         return None
     beside = run.folder.parent
-    for folder in (beside / distilled.teacher, *sorted(path.parent for path in beside.glob(f"*/{RECORD}"))):
+    # A record is a file: what it calls its teacher may be a path to anywhere, and is looked up as a name only.
+    named = [path for path in beside.iterdir() if path.name == distilled.teacher]
+    for folder in (*named, *sorted(path.parent for path in beside.glob(f"*/{RECORD}"))):
         if (folder / RECORD).is_file() and _hash(folder) == distilled.teacher:
             return folder
     return None
