@@ -196,7 +196,7 @@ def _robust_is_best(claim: Claim, panel: Panel) -> Verdict:
         return _missing(claim, f"There are no combinations {'with' if not robust else 'without'} a robust part.")
     best, other = max(robust, key=panel.on_validation), max(plain, key=panel.on_validation)
     values = _differences(_values(best, panel.worst), _values(other, panel.worst))
-    return verdict(claim, values, f"{_capital(pair_name(best))} against {pair_name(other)}")
+    return verdict(claim, values, f"{_capital(pair_name(best, panel))} against {pair_name(other, panel)}")
 
 
 def _teacher_does_not_predict(claim: Claim, panel: Panel) -> Verdict:
@@ -270,8 +270,8 @@ def _small_beats_big(claim: Claim, panel: Panel) -> Verdict:
     ]
     values = [min(gains[0][repeat], gains[1][repeat]) for repeat in sorted(gains[0].keys() & gains[1].keys())]
     small_name, big_name = (
-        f"{_capital(pair_name(student))} ({student.model})",
-        f"{pair_name(teacher)} ({teacher.model})",
+        f"{_capital(pair_name(student, panel))} ({student.model})",
+        f"{pair_name(teacher, panel)} ({teacher.model})",
     )
     return verdict(claim, values, f"{small_name} against the {big_name} itself")
 
@@ -309,8 +309,8 @@ def post_shift_gaps(panel: Panel) -> dict[Group, Values]:
 
 def gap_table(panel: Panel, shifted: dict[Group, Values]) -> tuple[Gap, ...]:
     """Validation minus test in the worst metric, of every combination and of the post-shifted teachers."""
-    rows = [(pair_name(group), _gaps(group, panel.worst)) for group in panel.groups]
-    rows += [(f"{pair_name(group)}, post-shifted", values) for group, values in shifted.items()]
+    rows = [(pair_name(group, panel), _gaps(group, panel.worst)) for group in panel.groups]
+    rows += [(f"{pair_name(group, panel)}, post-shifted", values) for group, values in shifted.items()]
     found = [(name, over_repeats(list(values.values()))) for name, values in rows if values]
     return tuple(Gap(name, interval) for name, interval in found if interval is not None)
 

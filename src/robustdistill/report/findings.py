@@ -53,7 +53,7 @@ def _comparison(panel: Panel, base: tuple[Group, str, Estimate], other: tuple[Gr
     if panel.split == "val":
         headline = f"On validation: {headline[0].lower()}{headline[1:]}"
     details = [
-        _identity(other_group, other_name),
+        _identity(panel, other_group, other_name),
         _cost(panel, base_group, other_group, base_name, other_name),
         _how_sure(panel, gain, noise, before.n, after.n),
         _highest(panel, other_group),
@@ -84,11 +84,11 @@ def _cost(panel: Panel, base: Group, other: Group, base_name: str, other_name: s
     )
 
 
-def _identity(group: Group, name: str) -> str:
+def _identity(panel: Panel, group: Group, name: str) -> str:
     if group.role == "teacher":
         return ""
     temperature = f", temperature {group.temperature:g}" if group.temperature is not None else ""
-    return f"{name[0].upper()}{name[1:]}, picked on validation: {pair_name(group)}{temperature}."
+    return f"{name[0].upper()}{name[1:]}, picked on validation: {pair_name(group, panel)}{temperature}."
 
 
 def _highest(panel: Panel, shown: Group) -> str:
@@ -99,14 +99,14 @@ def _highest(panel: Panel, shown: Group) -> str:
     best, group = max(found, key=lambda item: item[0])
     if group is shown or best <= max(mean for mean, candidate in found if candidate is shown):
         return ""
-    return f"The highest {worst_name(panel)} in the table is {percent(best)} %: {pair_name(group)}."
+    return f"The highest {worst_name(panel)} in the table is {percent(best)} %: {pair_name(group, panel)}."
 
 
 def _alone(panel: Panel) -> Finding:
     for group in panel.groups:
         value = panel.estimate(group)
         if value is not None and not math.isnan(value.mean):
-            name = pair_name(group)
+            name = pair_name(group, panel)
             return Finding(
                 f"{name[0].upper()}{name[1:]} gets its {_worst(panel)} right {percent(value.mean, 0)} % of the time.",
                 ("There is nothing to compare it with yet.",),

@@ -165,9 +165,11 @@ def row_name(group: Group, panel: Panel) -> str:
     return f"{f'{method}, student' if method else 'Student'}: {objective_name(group.objective)}{suffix}"
 
 
-def pair_name(group: Group) -> str:
-    """One group in running text, such as "robust teacher → standard student"."""
+def pair_name(group: Group, panel: Panel) -> str:
+    """One group in running text, such as "robust teacher → standard student" or "Group DRO without a teacher"."""
     method = "" if group.method == "margin" else f", {method_name(group.method)}"
+    if group.role == "teacher" and group.model != panel.teacher_model:
+        return f"{method.removeprefix(', ') or f'{objective_name(group.objective)} {group.model}'} without a teacher"
     if group.role == "teacher":
         return f"{objective_name(group.objective)} teacher{method}"
     labels = f" ({group.validation_labels} validation labels)" if group.validation_labels else ""

@@ -65,7 +65,7 @@ def words(panel: Panel, group: Group) -> str:
     names = [record.name for record in group.records]
     more = f" and {len(names) - _NAMED_RUNS} more" if len(names) > _NAMED_RUNS else ""
     runs = ", ".join(names[:_NAMED_RUNS]) + more
-    name = pair_name(group)
+    name = pair_name(group, panel)
     return "; ".join(
         (
             name[:1].upper() + name[1:],

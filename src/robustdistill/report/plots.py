@@ -156,7 +156,7 @@ def recalls(panel: Panel) -> Figure | None:
     classes = len(order)
     figure = _figure(3.9)
     axes = figure.subplots()
-    labels = [pair_name(group) for group, _ in shown]
+    labels = [pair_name(group, panel) for group, _ in shown]
     if classes <= _BARS:
         width = 0.8 / len(shown)
         for position, ((_, colour), value, label) in enumerate(zip(shown, values, labels, strict=True)):
@@ -220,7 +220,7 @@ def traces(panel: Panel) -> Figure | None:
     top = max(float(trace.max()) for _, trace in shown) * 1.06
     for axes, (group, trace) in zip(grid, shown, strict=False):
         _trace(axes, trace, names, top)
-        axes.set_title(_wrapped(pair_name(group)), fontsize=8.5)
+        axes.set_title(_wrapped(pair_name(group, panel)), fontsize=8.5)
         axes.set_ylim(0, top)
     for axes in grid[len(shown) :]:
         axes.set_visible(False)
@@ -266,7 +266,7 @@ def curves(panel: Panel) -> Figure | None:
                 np.array([[getattr(line, key) for line in each[:epochs]] for each in lines])
                 for key in ("worst_class", "balanced")
             )
-            shown.append((pair_name(group), worst, balanced, colour, style))
+            shown.append((pair_name(group, panel), worst, balanced, colour, style))
     if not shown:
         return None
     figure = _figure(3.7)

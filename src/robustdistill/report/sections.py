@@ -160,14 +160,15 @@ def embedded(svg: Path, png: Path, prefix: str, alt: str, budget: int = 1_000_00
 
 def _words(name: str, panel: Panel, table: tables.ResultTable) -> tuple[str, str, str]:
     """Title, caption and alternative text of a figure."""
-    names = " and ".join(pair_name(group) for group, _ in plots.compared(panel))
+    names = " and ".join(pair_name(group, panel) for group, _ in plots.compared(panel))
     worst = worst_name(panel)
     best = "; ".join(
-        f"{pair_name(cell.group)}: {plus_minus(cell.worst)} percent, balanced {plus_minus(cell.balanced)} percent"
+        f"{pair_name(cell.group, panel)}: {plus_minus(cell.worst)} percent,"
+        f" balanced {plus_minus(cell.balanced)} percent"
         for cell in sorted(table.cells, key=lambda cell: -(cell.worst.mean if cell.worst else -1.0))[:3]
     )
     lowest = "; ".join(
-        f"{pair_name(group)}: lowest recall {percent(float(recall.min()))} percent, "
+        f"{pair_name(group, panel)}: lowest recall {percent(float(recall.min()))} percent, "
         f"class {panel.class_names[int(recall.argmin())]}"
         for group, _ in plots.compared(panel)
         if group.metrics(panel.split) and not np.isnan(recall := plots.mean_recall(group, panel)).any()
@@ -237,7 +238,7 @@ def _short(panel: Panel, group: Group) -> str:
     """A column heading; the finding above the table says which combination the best robust student is."""
     if group is panel.plain:
         return "Plain distillation"
-    return "Best robust student" if group is panel.best_robust else pair_name(group)
+    return "Best robust student" if group is panel.best_robust else pair_name(group, panel)
 
 
 def _combinations(panel: Panel, by_hash: Mapping[str, Record]) -> list[Combination]:
@@ -253,7 +254,7 @@ def _combination(panel: Panel, group: Group, by_hash: Mapping[str, Record], *, b
     gap = on_validation.mean - on_test.mean if on_validation and on_test else None
     tried = [pair for pair in group.candidates if pair != (group.temperature, group.validation_temperature)]
     return Combination(
-        name=pair_name(group),
+        name=pair_name(group, panel),
         temperature=_temperatures(group.temperature, group.validation_temperature),
         others=", ".join(_temperatures(*pair) for pair in tried),
         n=len(group.records),
