@@ -305,6 +305,17 @@ def test_a_hundred_thousand_classes() -> None:
     result = exponentiated_gradient(weights, risks, 0.1)
     expected = torch.softmax(0.1 * risks, 0)
     torch.testing.assert_close(result, expected, rtol=1e-10, atol=0)
+    assert float(result.sum()) == pytest.approx(1.0, abs=1e-13)
+    assert torch.equal(risks, torch.rand(size, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+
+
+def test_a_hundred_thousand_classes_at_the_floor() -> None:
+    risks = torch.zeros(100_000, dtype=torch.float64)
+    risks[7] = 1.0
+    result = exponentiated_gradient(torch.full_like(risks, 1e-5), risks, 1e4)
+    expected = torch.full_like(risks, 1e-8)
+    expected[7] = 1.0
+    torch.testing.assert_close(result, expected / expected.sum(), rtol=1e-12, atol=0)
 
 
 def test_refuses_lengths_that_differ() -> None:

@@ -18,6 +18,7 @@ from robustdistill.objectives import Objective
 from robustdistill.risks import Risks
 
 FLOOR = 1e-8  # The smallest share a class can fall to: an exact zero could never rise again.
+_BLOCK = 2**15
 
 
 def exponentiated_gradient(
@@ -50,9 +51,8 @@ def exponentiated_gradient(
         raise InputError(f"weights must be finite, not negative, and not all zero, got {weights.tolist()[:8]}")
     if bool(risks.isinf().any()):
         raise InputError(f"risks must be finite, or NaN where unknown, got {risks.tolist()[:8]}")
-    moved = _log_step(
-        weights.double().log(), _differences(risks.double(), step_size), step_size, decay=decay, floor=floor
-    ).exp()
+    scratch = _differences(risks.to(weights.device, torch.float64, copy=True), step_size)
+    moved = _log_step(weights.double().log(), scratch, step_size, decay=decay, floor=floor).exp()
     return torch.where(risks.isnan(), weights.double(), moved)
 
 
@@ -68,20 +68,33 @@ def _differences(risks: Tensor, step_size: float) -> Tensor:
 
 
 def _log_step(log_weights: Tensor, risks: Tensor, step_size: float, *, decay: float, floor: float) -> Tensor:
-    risks = risks.to(log_weights)
+    """The step on logarithms, all float64; `risks` may be overwritten."""
     lowest = math.log(min(floor, 1 / len(risks)))
+    # Where all are known, without masks and in place: for a million classes each pass over memory counts.
+    if not bool(risks.sum().isnan()):
+        kept = log_weights if decay == 0 else (1 - decay) * log_weights
+        moved = torch.add(kept, risks, alpha=step_size, out=risks)
+        moved -= _log_total(moved)
+        if bool(moved.amin() < lowest):
+            moved.clamp_min_(lowest)
+            moved -= _log_total(moved)
+        return moved
     known = ~risks.isnan()
-    if bool(known.all()):  # The same without masks and in place: for a million classes memory is what takes the time.
-        moved = torch.add(log_weights if decay == 0 else (1 - decay) * log_weights, risks, alpha=step_size)
-        moved -= moved.logsumexp(0)
-        moved.clamp_min_(lowest)
-        return moved.sub_(moved.logsumexp(0))
     moved = (1 - decay) * log_weights + step_size * torch.where(known, risks, 0.0)
     log_share = torch.where(known, log_weights, -math.inf).logsumexp(0)
     moved = moved - torch.where(known, moved, -math.inf).logsumexp(0) + log_share
     moved = moved.clamp_min(lowest)
     moved = moved - torch.where(known, moved, -math.inf).logsumexp(0) + log_share
     return torch.where(known, moved, log_weights)
+
+
+def _log_total(log_weights: Tensor) -> Tensor:
+    """log Σ exp of (C,). Many are summed in blocks that stay in a cache, by exp2: torch's exp of float64 is slower."""
+    if len(log_weights) <= _BLOCK:
+        return log_weights.logsumexp(0)
+    highest = log_weights.amax()
+    parts = [((block - highest) * math.log2(math.e)).exp2_().sum() for block in log_weights.split(_BLOCK)]
+    return highest + torch.stack(parts).sum().log()
 
 
 class ClassMultipliers:
@@ -158,14 +171,14 @@ class ClassMultipliers:
         """
         if risks.sums.shape != self.priors.shape:
             raise InputError(f"risks must be over {len(self.priors)} classes, got {tuple(risks.sums.shape)}")
-        if not bool(risks.sums.isfinite().all()):
+        if not bool(risks.sums.sum().isfinite()):
             raise DivergedError(
                 "a validation risk is not finite: the model's logits have overflowed; lower the learning rate"
             )
         step_size = self.step_size * self.objective.robustness
         self._log_weights = _log_step(
             self._log_weights,
-            _differences(risks.values, step_size),
+            _differences(risks.values.to(self._log_weights), step_size),
             step_size,
             decay=self.decay,
             floor=self.floor,

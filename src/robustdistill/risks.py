@@ -38,7 +38,7 @@ class Risks:
     @property
     def values(self) -> Tensor:
         """(G,) R_j = sums / counts; NaN where fewer than one example's mass was seen."""
-        return torch.where(self.counts >= MIN_MASS, self.sums / self.counts, torch.nan)
+        return (self.sums / self.counts).masked_fill_(self.counts < MIN_MASS, torch.nan)
 
 
 def class_risks(
