@@ -1,7 +1,6 @@
 """A student's step with stored views against what people run: a DataLoader with PIL transforms and a live teacher.
 
-Both in float32, with as many threads. The loader has `WORKERS` processes (2), as is usual; the transforms are those of
-torchvision, written with PIL alone: pad by 4, crop, flip, to a tensor, normalise.
+Both in float32, with as many threads. The loader has `WORKERS` processes (2), as is usual.
 """
 
 from __future__ import annotations
@@ -9,44 +8,20 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from problem import MEAN, STD, examples, ours_with_teacher
+from problem import examples, ours_with_teacher
 from robustdistill import models
 from robustdistill.data.splits import Examples
+from standard import Pictures, forever
 from timing import interleaved, row
 
 BATCH, STEPS = 128, 3
 WORKERS = int(os.environ.get("WORKERS", "2"))
-
-
-class Pictures(Dataset[tuple[Tensor, int]]):
-    def __init__(self, data: Examples) -> None:
-        self.data = data
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        picture = ImageOps.expand(Image.fromarray(self.data.inputs[index]), border=4)
-        top, left, flip = (int(torch.randint(high, ())) for high in (9, 9, 2))
-        picture = picture.crop((left, top, left + 32, top + 32))
-        if flip:
-            picture = ImageOps.mirror(picture)
-        tensor = torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous().float().div(255)
-        return (tensor - MEAN) / STD, int(self.data.require_labels()[index])
-
-
-def forever(loader: DataLoader[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
-    while True:
-        yield from loader
 
 
 def standard(student: str, teacher: str, train: Examples) -> Callable[[], object]:

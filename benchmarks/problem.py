@@ -23,7 +23,6 @@ from robustdistill.training.views import Views
 logging.getLogger("robustdistill").setLevel(logging.ERROR)  # a teacher of noise is near chance, and is meant to be
 
 CIFAR = Preprocessing(mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616), pad=4, flip=True)
-MEAN, STD = (torch.tensor(values)[:, None, None] for values in (CIFAR.mean, CIFAR.std))
 
 
 def examples(count: int, seed: int = 0) -> Examples:

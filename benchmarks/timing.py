@@ -21,9 +21,12 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def interleaved(ours: Callable[[], object], theirs: Callable[[], object], rounds: int = ROUNDS) -> list[float]:
-    """Seconds of `theirs` over seconds of `ours` for each round, after one that does not count."""
-    ours(), theirs()
+def interleaved(
+    ours: Callable[[], object], theirs: Callable[[], object], rounds: int = ROUNDS, *, warm: bool = True
+) -> list[float]:
+    """Seconds of `theirs` over seconds of `ours` for each round, after one that does not count, for what warms up."""
+    if warm:
+        ours(), theirs()
     ratios = []
     for index in range(rounds):
         if index % 2:  # who is first changes, too
