@@ -13,6 +13,9 @@ from typing import Any
 
 import robustdistill
 
+# The environment variable that tells a run of a grid how many runs its machine does side by side.
+RUNS_HERE = "ROBUSTDISTILL_RUNS_HERE"
+
 
 def environment(device: str = "cpu") -> dict[str, Any]:
     """Versions, processor, cores, device, git commit of the code where it is a checkout, and the date (UTC)."""

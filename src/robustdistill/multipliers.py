@@ -93,7 +93,7 @@ def _log_total(log_weights: Tensor) -> Tensor:
     if len(log_weights) <= _BLOCK:
         return log_weights.logsumexp(0)
     highest = log_weights.amax()
-    parts = [((block - highest) * math.log2(math.e)).exp2_().sum() for block in log_weights.split(_BLOCK)]
+    parts = [((block - highest) * math.log2(math.e)).exp2_().sum() for block in torch.split(log_weights, _BLOCK)]
     return highest + torch.stack(parts).sum().log()
 
 
@@ -171,7 +171,7 @@ class ClassMultipliers:
         """
         if risks.sums.shape != self.priors.shape:
             raise InputError(f"risks must be over {len(self.priors)} classes, got {tuple(risks.sums.shape)}")
-        if not bool(risks.sums.sum().isfinite()):
+        if not bool(torch.stack([risks.sums.amin(), risks.sums.amax()]).isfinite().all()):  # both pass NaN on
             raise DivergedError(
                 "a validation risk is not finite: the model's logits have overflowed; lower the learning rate"
             )

@@ -13,6 +13,7 @@ from robustdistill.data.loading import load_recorded
 from robustdistill.data.pictures import decode
 from robustdistill.data.splits import Examples
 from robustdistill.data.stream import PictureDataset, StreamedExamples, default_workers, on_device
+from robustdistill.environment import RUNS_HERE
 from robustdistill.errors import InputError
 from robustdistill.training.spec import DataIdentity
 
@@ -287,10 +288,18 @@ class TestFixedCrops:
         (6, {"LOCAL_WORLD_SIZE": "1", "MPI_LOCALNRANKS": "3"}, 2),
         (8, {"LOCAL_WORLD_SIZE": "many"}, 8),
         (8, {"LOCAL_WORLD_SIZE": "0"}, 8),
+        (8, {"ROBUSTDISTILL_RUNS_HERE": "4"}, 2),
+        (8, {"ROBUSTDISTILL_RUNS_HERE": "2", "LOCAL_WORLD_SIZE": "8"}, 1),
     ],
 )
 def test_processes_of_a_machine_share_its_cores(splits, monkeypatch, cores, told, expected):
-    for name in ("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "MV2_COMM_WORLD_LOCAL_SIZE"):
+    for name in (
+        "LOCAL_WORLD_SIZE",
+        "OMPI_COMM_WORLD_LOCAL_SIZE",
+        "MPI_LOCALNRANKS",
+        "MV2_COMM_WORLD_LOCAL_SIZE",
+        RUNS_HERE,
+    ):
         monkeypatch.delenv(name, raising=False)
     for name, value in told.items():
         monkeypatch.setenv(name, value)

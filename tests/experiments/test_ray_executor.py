@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from robustdistill.environment import RUNS_HERE
 from robustdistill.errors import InputError
 from robustdistill.experiments import journal
 from robustdistill.experiments.execute import run_all
@@ -64,6 +66,12 @@ def test_ray_and_this_process_give_the_same_journal(tmp_path: Path) -> None:
     for outcome in alone:
         weights = [(tmp_path / where / outcome.hash / "model.safetensors").read_bytes() for where in ("ray", "local")]
         assert weights[0] == weights[1]
+
+
+def test_runs_are_told_how_many_share_their_machine() -> None:
+    with make("ray", 1) as at:
+        at.submit(os.getenv, RUNS_HERE)
+        assert at.wait(60) == [(RUNS_HERE, "2")]
 
 
 def test_what_the_cluster_can_never_hold_is_refused() -> None:

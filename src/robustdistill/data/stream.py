@@ -20,11 +20,13 @@ from robustdistill.data.batches import Batch, DeviceExamples, epoch_order, share
 from robustdistill.data.encoded import EncodedExamples, EncodedPictures
 from robustdistill.data.pictures import CLEAN_VIEW
 from robustdistill.data.splits import Examples, IntArray
+from robustdistill.environment import RUNS_HERE
 from robustdistill.errors import InputError
 
 VIEWS = 2**62  # more than anybody sees: a view is the seed of its crop
-# Where launchers tell a process how many of them run on its machine.
+# Where launchers, and grids, tell a process how many of them run on its machine.
 _LAUNCHERS = ("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "MV2_COMM_WORLD_LOCAL_SIZE")
+_TOLD = (*_LAUNCHERS, RUNS_HERE)
 
 _resident: WeakValueDictionary[tuple[int, str], DeviceExamples] = WeakValueDictionary()
 
@@ -52,7 +54,7 @@ def augmented(examples: Examples) -> bool:
 
 def default_workers() -> int:
     """Decoding processes for each process that trains here: its share of the cores, at least 1 and at most 16."""
-    told = (os.environ.get(name, "") for name in _LAUNCHERS)
+    told = (os.environ.get(name, "") for name in _TOLD)
     here = max((int(number) for number in told if number.isdigit()), default=1)
     return max(1, min(16, len(os.sched_getaffinity(0)) // max(1, here)))
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from robustdistill.environment import RUNS_HERE
 from robustdistill.errors import InputError, unknown
 from robustdistill.experiments.pool import Died, Pool
 
@@ -64,8 +65,9 @@ class Local(Executor):
     """
 
     def __init__(self, workers: int, *, threads: int = 1, gpus: tuple[str, ...] = ()) -> None:
-        # What is not told how many threads to take must not take a pool of them in every worker.
-        common = {"OMP_NUM_THREADS": str(threads)}
+        # What is not told how many threads to take must not take a pool of them in every worker; nor must each worker
+        # start as many processes to decode pictures as there are cores.
+        common = {"OMP_NUM_THREADS": str(threads), RUNS_HERE: str(workers)}
         self._environments = [
             {**common, "CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} if gpus else common for index in range(workers)
         ]

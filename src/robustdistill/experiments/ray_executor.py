@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from robustdistill.environment import RUNS_HERE
 from robustdistill.errors import InputError
 from robustdistill.experiments.executors import Died, Executor
 
@@ -54,13 +55,12 @@ class Ray(Executor):
             )
             self._started = True
         resources = self._ray.cluster_resources()
-        slots = resources.get("CPU", 0) / self._threads
-        if self._gpus:
-            slots = min(slots, resources.get("GPU", 0) / self._gpus)
+        slots = self._slots(resources)
         if slots < 1:
             needs = f"{self._threads} CPUs and {self._gpus:g} GPUs" if self._gpus else f"{self._threads} CPUs"
             raise InputError(f"each run needs {needs}, and the Ray cluster has {_plain(resources)} in all")
         self._capacity = IN_FLIGHT * int(slots)
+        self._here = max(1, *(int(self._slots(node["Resources"])) for node in self._ray.nodes() if node["Alive"]))
         return self
 
     def __exit__(
@@ -72,15 +72,20 @@ class Ray(Executor):
         if self._started:
             self._ray.shutdown()
 
+    def _slots(self, resources: dict[str, float]) -> float:
+        """How many runs at a time these resources allow."""
+        slots = resources.get("CPU", 0) / self._threads
+        return min(slots, resources.get("GPU", 0) / self._gpus) if self._gpus else slots
+
     @property
     def free(self) -> int:
         return self._capacity - len(self._tasks)
 
     def submit(self, function: Callable[..., Any], task: Any, *, after: Sequence[Any] = ()) -> None:
         # No retries by Ray: a run whose process died is recorded as failed, here as with local workers.
-        remote = self._ray.remote(function).options(num_cpus=self._threads, num_gpus=self._gpus, max_retries=0)
+        remote = self._ray.remote(_call).options(num_cpus=self._threads, num_gpus=self._gpus, max_retries=0)
         earlier = [reference for reference, known in self._tasks.items() if any(known is one for one in after)]
-        self._tasks[remote.remote(task, *earlier)] = task
+        self._tasks[remote.remote(function, self._here, task, *earlier)] = task
 
     def wait(self, timeout: float | None = None) -> list[tuple[Any, Any]]:
         done, _ = self._ray.wait(list(self._tasks), num_returns=1, timeout=timeout)
@@ -91,6 +96,11 @@ class Ray(Executor):
             return self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
             return Died(None, f"Ray lost this run: {type(error).__name__}: {str(error).strip().splitlines()[0]}")
+
+
+def _call(function: Callable[..., Any], runs_here: int, *arguments: Any) -> Any:
+    os.environ[RUNS_HERE] = str(runs_here)
+    return function(*arguments)
 
 
 def _plain(resources: dict[str, float]) -> str:
