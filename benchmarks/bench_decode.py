@@ -72,4 +72,4 @@ if __name__ == "__main__":
         for pipe in pipes:
             pipe.send(None)
     what = f"images decoded and cut a second, {WORKERS} processes, normalised batches of {BATCH}"
-    row(what, "Pillow alone in as many processes", ratios, least=0.9)
+    row(what, "Pillow alone in as many processes", ratios)
