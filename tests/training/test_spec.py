@@ -91,6 +91,7 @@ CHANGES: list[dict[str, Any]] = [
             {"decay": 0.1},
             {"validation_sample": 10},
             {"precision": "bfloat16"},
+            {"execution": "compiled"},
         )
     ),
     *(

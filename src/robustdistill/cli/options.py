@@ -178,6 +178,10 @@ class RecipeOptions:
         Literal["float32", "bfloat16"] | None,
         typer.Option(help="Arithmetic of the training step.", show_default="recipe"),
     ] = None
+    execution: Annotated[
+        Literal["eager", "compiled"] | None,
+        typer.Option(help="Of the training step; compiled is by torch.compile, for long runs.", show_default="recipe"),
+    ] = None
 
     def given(self) -> dict[str, Any]:
         """What was given on the command line; the recipe's name as "name"."""

@@ -16,7 +16,7 @@ from robustdistill.training.recipe import RECIPES, Recipe, resolve
 # The settings of a recipe that the command line can change.
 _CHANGEABLE = (
     *("epochs", "batch_size", "learning_rate", "schedule", "every", "step_size", "decay", "validation_sample"),
-    "precision",
+    *("precision", "execution"),
 )
 
 

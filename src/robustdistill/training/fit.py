@@ -114,7 +114,7 @@ def fit(
         trackers = Trackers.of(trackers)
         check_data(train, val)
         check_groups(train, val, groups, how)
-        check_settings(train, objective, recipe, how, targets, seed, risk=risk, scorer=scorer)
+        check_settings(train, objective, recipe, how, targets, seed, workers.count, risk=risk, scorer=scorer)
         batch_bounds(len(train), recipe.batch_size, workers.count)
         spec = make_spec(
             model,
@@ -167,7 +167,9 @@ def fit(
             optimizer = make_optimizer(module, recipe)
             iterates = Iterates() if scorer == "averaged" else None
             keeper = Keeper(out, spec, module, optimizer, multipliers, how, iterates) if out is not None else None
-        step = TrainStep(module, optimizer, how, workers, precision=recipe.precision, seed=seed)
+        step = TrainStep(
+            module, optimizer, how, workers, precision=recipe.precision, execution=recipe.execution, seed=seed
+        )
         with workers.agreeing():
             history = keeper.resume(step) if keeper is not None else []
         workers.check_same(spec, epochs=len(history))

@@ -33,6 +33,8 @@ class Recipe(BaseModel):
         decay: pull of an update towards uniform multipliers; 0 is the paper's update.
         validation_sample: validation examples drawn afresh for each update; None takes all of them.
         precision: arithmetic of the training step. Evaluation is always float32.
+        execution: of the training step: "eager", or "compiled" by torch.compile, whose last bits are others. Evaluation
+            is always eager.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,6 +55,7 @@ class Recipe(BaseModel):
     decay: float = Field(default=0.0, ge=0, lt=1)
     validation_sample: int | None = Field(default=None, ge=1)
     precision: Literal["float32", "bfloat16"] = "float32"
+    execution: Literal["eager", "compiled"] = "eager"
 
     @model_validator(mode="before")
     @classmethod

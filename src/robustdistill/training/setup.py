@@ -80,6 +80,7 @@ def check_settings(
     method: methods.Method,
     targets: Targets,
     seed: int,
+    processes: int = 1,
     **choices: str,
 ) -> None:
     """Refuses settings that are unknown, contradict one another or would have no effect."""
@@ -94,6 +95,8 @@ def check_settings(
         raise InputError(f"method {method.name!r} needs a teacher: use distill")
     if not method.takes_teacher and targets.describe() is not None:
         raise InputError(f"method {method.name} learns from labels alone: use fit")
+    if recipe.execution == "compiled" and processes > 1:
+        raise InputError(f"recipe setting execution must be 'eager' where {processes} processes train one model")
     if method.needs_labels or method.class_uniform:
         train.require_every_class()
     steps = recipe.epochs * len(batch_bounds(len(train), recipe.batch_size))

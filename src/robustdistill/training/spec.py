@@ -112,6 +112,8 @@ class RunSpec(BaseModel):
             for name, default in (("teacher_weight", 1.0), ("teacher_precision", "float32"), ("teacher_top", None)):
                 if distillation[name] == default:
                     del distillation[name]
+        if recipe["execution"] == "eager":
+            del recipe["execution"]
         if recipe["schedule"] == "cosine":
             del recipe["drop"], recipe["milestones"]
         if not Objective.parse(self.objective).needs_multipliers and self.method in ("margin", "weighted"):

@@ -14,6 +14,7 @@ from robustdistill.errors import InputError
 from robustdistill.methods import Method
 from robustdistill.methods.parts import over_processes
 from robustdistill.training.batchnorm import JointBatchNorm
+from robustdistill.training.compiled import compiled
 from robustdistill.training.processes import Processes
 from robustdistill.training.replicas import joint_step
 
@@ -40,11 +41,14 @@ class TrainStep:
         processes: Processes,
         *,
         precision: str,
+        execution: str = "eager",
         seed: int,
     ) -> None:
         self.model, self.optimizer, self.method = model, optimizer, method
         self.processes, self.precision, self.seed = processes, precision, seed
         processes.share(model)
+        self.execution = execution
+        self._forward = compiled(model) if execution == "compiled" else model
         self._parameters: list[nn.Parameter] | None = None
         self.count, self.replicas = 0, 1
 
@@ -62,7 +66,7 @@ class TrainStep:
             costs: (C,) or (B, C) that the method's loss takes.
             weights: (B,) of the losses, where groups weigh outside them.
         """
-        total = joint_step(self, batch, costs, weights)
+        total = None if self.execution == "compiled" else joint_step(self, batch, costs, weights)
         if total is None:
             total = self._step(batch, costs, weights)
         self.count += 1
@@ -88,7 +92,7 @@ class TrainStep:
     def _loss(self, batch: Batch, costs: Tensor, weights: Tensor | None = None) -> Tensor:
         try:
             with self.autocast(batch.inputs.device):
-                outputs = self.model(batch.inputs)
+                outputs = self._forward(batch.inputs)
         except RuntimeError as error:
             if len(batch.inputs):
                 raise

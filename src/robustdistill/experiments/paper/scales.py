@@ -28,6 +28,7 @@ _SETTINGS = {
     "decay": "decay of the multipliers",
     "validation_sample": "validation examples for an update",
     "precision": "arithmetic of training",
+    "execution": "execution of the training step",
     "schedule": "schedule of the learning rate",
     "milestones": "epochs of its drops",
     "drop": "factor of its drops",
