@@ -65,8 +65,12 @@ def trained(method: str | methods.Method = "margin", **settings: Any) -> Run:
     return rd.fit("resnet8", *picture_splits(flip=True), method=method, **settings)
 
 
-@pytest.mark.parametrize("method", [name for name, kind in methods.known().items() if not kind.needs_teacher])
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+WITHOUT_TEACHER = [name for name, kind in methods.known().items() if not kind.needs_teacher]
+
+
+@pytest.mark.parametrize(
+    ("method", "precision"), [*((name, "float32") for name in WITHOUT_TEACHER), ("margin", "bfloat16")]
+)
 def test_an_epoch_on_labels(method: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     objective = "robust" if methods.known()[method].uses_costs else "standard"
     recipe = short(epochs=2, milestones=(), precision=precision)
