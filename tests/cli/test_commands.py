@@ -176,7 +176,7 @@ def test_the_demo_s_suggestions_work(command: Command) -> None:
 
 
 def test_ctrl_c_keeps_what_was_trained_and_says_how_to_go_on(tmp_path: Path) -> None:
-    arguments = [sys.executable, "-m", "robustdistill", "demo", "--repeats", "8", "--epochs", "200"]
+    arguments = [sys.executable, "-m", "robustdistill", "demo", "--repeats", "8", "--epochs", "60"]
     source = str(Path(cli.__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
