@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 def follow(page: str, folder: Path) -> list[str]:
     """What each shell block of a page printed, in order; every one must succeed; `pip install` lines are left out."""
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    steps = re.findall(r'^```(python title="([\w./]+)"|sh)\n(.*?)^```', text, flags=re.DOTALL | re.MULTILINE)
+    steps = re.findall(r'^```((?:python|yaml) title="([\w./]+)"|sh)\n(.*?)^```', text, flags=re.DOTALL | re.MULTILINE)
     assert steps, f"docs/{page} has nothing to follow"
     scripts = Path(sys.executable).parent
     environment = os.environ | {
@@ -61,3 +61,12 @@ def test_groups_from_a_table_to_an_audit(tmp_path: Path) -> None:
         assert f"{name} / {value}" in evaluated
         assert f"{name} in {value}" in audited
     assert "worst group" in evaluated
+
+
+def test_one_grid_by_two_machines(tmp_path: Path) -> None:
+    plan, shared = follow("cluster.md", tmp_path)
+    assert "12 runs" in plan
+    assert "12 done" in shared
+    records = list((tmp_path / "shared/grid/runs").glob("*/record.json"))
+    assert len(records) == 12
+    assert (tmp_path / "report/index.html").exists()

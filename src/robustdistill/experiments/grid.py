@@ -40,6 +40,7 @@ class DataSource:
     crops: int | None = None
     image_column: str | None = None
     label_column: str | None = None
+    group_column: str | None = None
     lists: Path | None = None
 
 

@@ -46,6 +46,7 @@ class DataPlan(BaseModel):
     crops: int | None = None
     image_column: str | None = None
     label_column: str | None = None
+    group_column: str | None = None
     lists: Path | None = None
 
 
