@@ -162,8 +162,44 @@ def test_row_and_column_of_what_is_wrong_are_named(
     assert not done.out
 
 
+@pytest.mark.parametrize("ending", ["parquet", "npz"])
+@pytest.mark.parametrize(
+    ("column", "row", "value", "wanted"),
+    [
+        ("dog", 1, float("nan"), ["row 1", "id b", "dog", "nan"]),
+        ("dog", 1, 0.7, ["row 1", "id b", "sum", "1.1"]),
+        ("dog", 1, -0.4, ["row 1", "id b", "dog", "negative"]),
+        ("label", 2, "dgo", ["label", "row 2", "did you mean 'dog'"]),
+        ("label", 2, "", ["label", "row 2"]),
+        ("id", 2, "a", ["id", "rows 0 and 2"]),
+    ],
+)
+def test_other_formats_name_them_too(
+    command: Command, tmp_path: Path, ending: str, column: str, row: int, value: object, wanted: list[str]
+) -> None:
+    columns: dict[str, list[object]] = {
+        "id": ["a", "b", "c"],
+        "label": ["cat", "dog", "dog"],
+        "cat": [0.9, 0.4, 0.7],
+        "dog": [0.1, 0.6, 0.3],
+    }
+    columns[column][row] = value
+    if ending == "npz":
+        scores = np.array([columns["cat"], columns["dog"]], dtype=np.float64).T
+        arrays = {"ids": np.array(columns["id"]), "labels": np.array(columns["label"]), "probabilities": scores}
+        np.savez(tmp_path / "bad.npz", class_names=np.array(["cat", "dog"]), **arrays)
+    else:
+        named = {f"probability:{name}" if name in ("cat", "dog") else name: cells for name, cells in columns.items()}
+        parquet.write_table(pa.table(named), tmp_path / "bad.parquet")
+    done = command("audit", f"bad.{ending}")
+    assert done.code == 2
+    for words in (f"bad.{ending}", *wanted):
+        assert words in done.err
+    assert not done.out
+
+
 @pytest.mark.parametrize("bad", [None, float("nan")])
-def test_parquet_names_them_too(command: Command, tmp_path: Path, bad: float | None) -> None:
+def test_missing_values_in_parquet_are_named(command: Command, tmp_path: Path, bad: float | None) -> None:
     columns = {
         "id": ["a", "b", "c"],
         "label": ["cat", "dog", "dog"],
