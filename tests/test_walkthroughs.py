@@ -65,8 +65,8 @@ def test_groups_from_a_table_to_an_audit(tmp_path: Path) -> None:
 
 def test_one_grid_by_two_machines(tmp_path: Path) -> None:
     plan, shared = follow("cluster.md", tmp_path)
-    assert "12 runs" in plan
-    assert "12 done" in shared
+    assert "6 runs" in plan
+    assert "6 done" in shared
     records = list((tmp_path / "shared/grid/runs").glob("*/record.json"))
-    assert len(records) == 12
+    assert len(records) == 6
     assert (tmp_path / "report/index.html").exists()
