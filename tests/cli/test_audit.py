@@ -73,6 +73,18 @@ def test_the_table_the_page_and_the_file(command: Command, tmp_path: Path) -> No
     assert "more that are better" not in command("audit", "a.parquet", "--all").out
 
 
+def test_a_narrow_terminal_gets_what_fits_and_is_told_of_the_rest(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_up(300).write(tmp_path / "a.parquet")
+    assert "ECE %" in command("audit", "a.parquet").out
+    monkeypatch.setenv("COLUMNS", "80")
+    done = command("audit", "a.parquet")
+    assert "ECE %" not in done.out
+    assert "Confidence and ECE of each class need 110 columns, or --out, or --json." in done.out
+    assert all(word in done.out for word in ("recall %", "95 % interval", "precision %", "mistaken for", "verdict"))
+
+
 def test_two_files_are_compared(command: Command, tmp_path: Path) -> None:
     table = made_up(300)
     table.write(tmp_path / "a.csv")

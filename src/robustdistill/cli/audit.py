@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from robustdistill.auditing.teacher import TeacherAudit
 
 MOST_LINES = 20
+WIDE = 110  # Columns of a terminal from which on every figure of a class has room.
 
 Columns = Annotated[
     list[str] | None,
@@ -199,6 +200,8 @@ def _print_lines(
 ) -> None:
     from robustdistill.auditing.words import percent, span, verdict
 
+    narrow = calibrated and out_console.width < WIDE
+    calibrated = calibrated and not narrow
     table = Table(title=Text(in_line(title)), title_justify="left", box=SIMPLE, pad_edge=False)
     table.add_column(heading, overflow="fold")
     right = ["accuracy %" if heading == "group" else "recall %", "95 % interval", "n"]
@@ -216,6 +219,8 @@ def _print_lines(
         mistaken = ", ".join(f"{name} {count}" for name, count in line.mistaken_for[:2])
         table.add_row(*(Text(in_line(text)) for text in (line.label, *cells, mistaken, verdict(line))))
     out_console.print(table)
+    if narrow:
+        say(False, f"Confidence and ECE of each {heading} need {WIDE} columns, or --out, or --json.")
     if len(shown) < len(lines.lines):
         say(False, f"and {len(lines.lines) - len(shown)} more that are better (--all prints them)")
 
