@@ -82,7 +82,7 @@ def test_a_narrow_terminal_gets_what_fits_and_is_told_of_the_rest(
     done = command("audit", "a.parquet")
     assert "ECE %" not in done.out
     assert "Confidence and ECE of each class need 110 columns, or --out, or --json." in done.out
-    assert all(word in done.out for word in ("recall %", "95 % interval", "precision %", "mistaken for", "verdict"))
+    assert all(word in done.out for word in ("recall", "interval", "precision", "mistaken", "verdict"))
 
 
 def test_two_files_are_compared(command: Command, tmp_path: Path) -> None:
