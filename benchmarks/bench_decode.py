@@ -19,7 +19,7 @@ from robustdistill.data.splits import Preprocessing
 from robustdistill.data.stream import StreamedExamples, default_workers
 from timing import interleaved, row
 
-COUNT, BATCH, SIZE = 768, 64, (224, 224)
+COUNT, BATCH, SIZE = 512, 64, (224, 224)
 WORKERS = default_workers()
 
 
