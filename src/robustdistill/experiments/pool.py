@@ -106,7 +106,8 @@ class Pool:
     def _start(self, index: int) -> _Worker:
         ours, theirs = _SPAWN.Pipe()
         arguments = (theirs, self._function, self._environments[index])
-        process = _SPAWN.Process(target=_work, args=arguments, daemon=True, name=f"worker {index}")
+        # No daemon, since those may not start the processes that decode pictures; `_end_with` sees to its end.
+        process = _SPAWN.Process(target=_work, args=arguments, daemon=False, name=f"worker {index}")
         process.start()
         theirs.close()
         worker = _Worker(process, ours)
