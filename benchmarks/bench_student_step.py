@@ -24,20 +24,28 @@ BATCH, STEPS = 128, 3
 WORKERS = int(os.environ.get("WORKERS", "2"))
 
 
-def standard(student: str, teacher: str, train: Examples) -> Callable[[], object]:
-    """The loop that people write."""
+def standard(
+    student: str, teacher: str, train: Examples, *, batch_size: int = BATCH, device: str = "cpu"
+) -> Callable[[], object]:
+    """The loop that people write: a call that takes a few steps of it."""
     torch.manual_seed(0)
-    model, frozen = (models.build(name, num_classes=10, in_channels=3) for name in (student, teacher))
+    model, frozen = (models.build(name, num_classes=10, in_channels=3).to(device) for name in (student, teacher))
     frozen.eval()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
     loader = DataLoader(
-        Pictures(train), BATCH, shuffle=True, drop_last=True, num_workers=WORKERS, persistent_workers=WORKERS > 0
+        Pictures(train),
+        batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=WORKERS,
+        persistent_workers=WORKERS > 0,
+        pin_memory=device == "cuda",
     )
     batches = forever(loader)
 
     def run() -> None:
         for _ in range(STEPS):
-            inputs, _ = next(batches)
+            inputs = next(batches)[0].to(device, non_blocking=True)
             with torch.no_grad():
                 targets = torch.softmax(frozen(inputs) / 2.0, dim=1)
             loss = F.cross_entropy(model(inputs), targets)

@@ -52,7 +52,11 @@ class Stack:
     """The models of `lessons` as one.
 
     Args:
-        lessons: the next one of each run; see `alike`.
+        lessons: the next one of each run, whose models have one `architecture`.
+
+    Attributes:
+        steps: of the runs.
+        forward: (model, parameters, buffers, inputs) to logits (R, B, C); a compiled one may take its place.
 
     Raises:
         StackingError: the models do something else when they are stacked, such as drawing random numbers.
@@ -60,6 +64,7 @@ class Stack:
 
     def __init__(self, lessons: Sequence[Lesson]) -> None:
         self.steps = [lesson.step for lesson in lessons]
+        self.forward = _forward
         models = [step.model for step in self.steps]
         self._parameters = _stacked([dict(model.named_parameters()) for model in models])
         self._buffers = _stacked([dict(model.named_buffers()) for model in models])
@@ -103,7 +108,7 @@ class Stack:
         if len(lanes) < len(known):
             chosen = torch.tensor(lanes, device=inputs[0].device)
             parameters, buffers = ({n: v[chosen] for n, v in each.items()} for each in (parameters, buffers))
-        return list(_forward(models[0], parameters, buffers, torch.stack(list(inputs), dim=1)).unbind())
+        return list(self.forward(models[0], parameters, buffers, torch.stack(list(inputs), dim=1)).unbind())
 
     def release(self, step: TrainStep) -> None:
         """Gives a run's model and momenta memory of their own again, in the layout that they train in alone."""
@@ -118,7 +123,7 @@ class Stack:
         """(R, B, C); updates running statistics in `buffers`."""
         inputs = torch.stack([lesson.batch.inputs for lesson in lessons], dim=1)
         with lessons[0].step.autocast(inputs.device):
-            return _forward(lessons[0].step.model, self._parameters, buffers, inputs)
+            return self.forward(lessons[0].step.model, self._parameters, buffers, inputs)
 
     def _losses(self, lessons: Sequence[Lesson], outputs: Tensor) -> Tensor:
         """(R, B)."""
