@@ -46,5 +46,5 @@ def test_the_floor_counts_what_must_be_moved(gpu: ModuleType) -> None:
 @pytest.mark.usefixtures("gpu")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to measure")
 def test_without_a_gpu_it_says_so() -> None:
-    with pytest.raises(SystemExit, match="gpu.py measures CUDA devices, and torch finds none here"):
+    with pytest.raises(SystemExit, match=r"gpu\.py measures CUDA devices, and torch finds none here"):
         runpy.run_path(str(BENCHMARKS / "gpu.py"), run_name="__main__")
