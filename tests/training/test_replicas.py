@@ -360,7 +360,8 @@ def test_a_fit_of_its_own_within_a_call() -> None:
 def test_threads_end_with_the_last_run(caplog: pytest.LogCaptureFixture) -> None:
     before = threading.active_count()
     with caplog.at_level(logging.INFO):
-        train_together([fitted(0), fitted(1)])
+        train_together([fitted(0, progress=True), fitted(1, progress=True)])
     assert "2 runs are trained as one stack of models" in caplog.text
+    assert caplog.text.count("convnet-4 robust: epoch 5 of 5") == 1  # the first run speaks for all
     assert threading.active_count() == before
     assert getattr(replicas._here, "replica", None) is None

@@ -28,6 +28,7 @@ from robustdistill.training.history import RunawayWatch, epoch_record
 from robustdistill.training.processes import launched
 from robustdistill.training.progress import EpochProgress
 from robustdistill.training.recipe import Recipe, resolve
+from robustdistill.training.replicas import speaks
 from robustdistill.training.run import Run, finished
 from robustdistill.training.schedule import learning_rate
 from robustdistill.training.setup import (
@@ -181,7 +182,7 @@ def fit(
         divergence = DivergenceWatch(
             module, train_data, targets, recipe, workers, keeper.path if keeper is not None else None
         )
-        scores, show = None, progress and workers.main
+        scores, show = None, progress and workers.main and speaks()
         began = time.perf_counter()
 
         def train_epoch(epoch: int) -> float:

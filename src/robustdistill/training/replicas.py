@@ -94,6 +94,12 @@ def joint_logits(model: nn.Module, inputs: Tensor) -> Tensor | None:
     return None if replica is None else replica.ask(Question(model, inputs))
 
 
+def speaks() -> bool:
+    """Whether this run shows its progress: alone it does, and of several the first."""
+    replica: Replica | None = getattr(_here, "replica", None)
+    return replica is None or replica.index == 0
+
+
 @dataclass(frozen=True)
 class Question:
     """Inputs (B, ...) that a run wants its model's logits for."""
