@@ -40,8 +40,8 @@ class RunningOptions:
         int,
         typer.Option(
             min=1,
-            help="Runs of one architecture that a worker trains as one stack of models, at most. Pays on a GPU that one"
-            " small model leaves idle; on CPUs one process per core is faster.",
+            help="Runs of one architecture that a worker trains as one stack of models, at most. Meant for a GPU that"
+            " one small model leaves idle (benchmarks/gpu.py); on CPUs one process per core is faster.",
         ),
     ] = 1
     gpus_per_run: Annotated[

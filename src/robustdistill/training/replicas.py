@@ -34,7 +34,9 @@ _here = threading.local()
 
 
 def train_together(calls: Sequence[Callable[[], T]]) -> list[T | Exception]:
-    """Calls functions that call `fit` or `distill`, in one program: on a GPU much faster than one after the other.
+    """Calls functions that call `fit` or `distill`, and trains their runs in one program; meant for GPUs.
+
+    What that buys on yours, `benchmarks/gpu.py` measures; on CPUs it is slower than one run after the other.
 
     Runs whose models have the same architecture, optimiser settings and batch size are trained as one stack of models;
     objectives, methods, teachers, temperatures, targets and seeds may differ. Each run has its own folder, checkpoints
