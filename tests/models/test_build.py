@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -60,10 +62,27 @@ def test_channels_go_by_timms_name_too(factory: Callable[..., nn.Module]) -> Non
     assert build(factory, 4, 1)(torch.zeros(2, 1, 6, 6)).shape == (2, 4, 6, 6)
 
 
+def test_a_module_in_the_current_folder_is_found_and_hides_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    monkeypatch.chdir(tmp_path)
+    source = "from torch import nn\ndef net(num_classes):\n    return nn.Linear(2, num_classes)\n"
+    (tmp_path / "found_only_here.py").write_text(source)
+    (tmp_path / "wave.py").write_text("raise RuntimeError('not the standard library')\n")
+    before = list(sys.path)
+    with pytest.raises(InputError, match="no attribute 'net'"):
+        models.import_callable("wave:net")
+    assert sys.path == before
+    assert build("found_only_here:net", 3)(torch.zeros(1, 2)).shape == (1, 3)
+    assert sys.path == [*before, str(tmp_path)]
+
+
 @pytest.mark.parametrize(
     ("path", "message"),
     [
         ("no_such_module_at_all:net", "cannot import 'no_such_module_at_all'"),
+        (":net", "cannot import ''"),
         ("training.problems:no_such_net", "no_such_net"),
         ("training.problems:not_callable", "must be callable, got int"),
         ("training.problems:no_module", "must return an nn.Module, got int"),

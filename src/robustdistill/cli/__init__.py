@@ -9,7 +9,6 @@ import logging
 import re
 import sys
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -68,7 +67,6 @@ def main() -> None:
     )
     logging.captureWarnings(True)  # Warnings name files too: through the same console, on which nothing is obeyed.
     logging.getLogger("robustdistill").setLevel(logging.INFO if on_main_process() else logging.CRITICAL)
-    _find_own_code()
     try:
         app()
     except (InputError, StaleStoreError) as error:
@@ -77,13 +75,6 @@ def main() -> None:
     except DivergedError as error:
         _fail("failed:", error)
         sys.exit(1)
-
-
-def _find_own_code() -> None:
-    """Lets "module:callable" name a file in the current folder, as `python -m` does; last, so that it hides nothing."""
-    here = str(Path.cwd())
-    if not {here, ""} & set(sys.path):
-        sys.path.append(here)
 
 
 def _fail(word: str, error: Exception) -> None:

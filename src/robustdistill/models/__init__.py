@@ -6,9 +6,11 @@ import copy
 import functools
 import hashlib
 import importlib
+import importlib.util
 import inspect
 import logging
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -132,15 +134,20 @@ def code_version(model: ModelLike) -> str | None:
 
 
 def import_callable(path: str) -> Callable[..., Any]:
-    """The object that "module:callable" names.
+    """The object that "module:callable" names; a module that Python has nowhere else may be in the current folder.
 
     Raises:
         InputError: the module cannot be imported, or has no such callable.
     """
     module_name, _, attribute = path.partition(":")
     try:
+        # Only now, and last: an installed command does not look there, and what lies there must hide nothing.
+        package = module_name.partition(".")[0]
+        if package not in sys.modules and importlib.util.find_spec(package) is None:
+            sys.path.append(str(Path.cwd()))
+            importlib.invalidate_caches()
         found = getattr(importlib.import_module(module_name), attribute)
-    except ImportError as error:
+    except (ImportError, ValueError) as error:
         raise InputError(f"model {path!r}: cannot import {module_name!r} ({error})") from error
     except AttributeError as error:
         raise InputError(f"model {path!r}: {error}") from error
