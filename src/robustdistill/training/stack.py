@@ -206,7 +206,10 @@ def settings_of(step: TrainStep) -> dict[str, Any]:
 
 
 def _forward(model: nn.Module, parameters: dict[str, Tensor], buffers: dict[str, Tensor], inputs: Tensor) -> Tensor:
-    """(R, B, C) from (B, R, ...) inputs: convolutions then see (B, R · channels, ...) without a copy."""
+    """(R, B, C) from (B, R, ...) inputs: convolutions then see (B, R · channels, ...) without a copy.
+
+    In the default layout: on a CPU a stack of ResNets took 0.94 to 1.00 of that time with channels last.
+    """
 
     def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], inputs: Tensor) -> Any:
         return functional_call(model, (parameters, buffers), (inputs,))
