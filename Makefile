@@ -6,11 +6,11 @@ WORKERS ?= 2
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint format bench docs clean
+.PHONY: help venv demo test test-oldest lint format bench lock docs clean
 
 help: ## list the targets
 	@echo "usage: make TARGET"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "PYTHON=/path/to/python3 chooses the interpreter that .venv is made with (3.11 or newer)."
 
 venv: ## set up .venv with the pinned versions (the other targets do this themselves)
@@ -21,6 +21,9 @@ demo: venv ## plain against robust distillation on embedded data, with a page of
 
 test: venv ## run the tests
 	@$(PYTHON_IN_VENV) -m pytest -n $(WORKERS)
+
+test-oldest: venv ## run the tests on the oldest versions that are supported, in build/oldest (torch stays)
+	@$(PYTHON_IN_VENV) scripts/oldest.py -n $(WORKERS)
 
 lint: venv ## check format, style and types
 	@$(PYTHON_IN_VENV) -m ruff format --check .
@@ -33,6 +36,11 @@ format: venv ## rewrite the sources to the project's format
 
 bench: venv ## print the table of speeds: ratios with their spread, against what was aimed at (ROUNDS=7 WORKERS=2)
 	@set -e; for script in benchmarks/bench_*.py; do $(PYTHON_IN_VENV) "$$script"; done
+
+lock: ## write the locks, bill of materials and list of licences anew, after a change of constraints.txt
+	@$(or $(PYTHON),python3) scripts/lock.py
+	@sh scripts/bootstrap.sh
+	@$(PYTHON_IN_VENV) scripts/sbom.py
 
 docs: venv ## build the documentation's pages into build/site
 	@NO_MKDOCS_2_WARNING=1 $(PYTHON_IN_VENV) -m mkdocs build --quiet

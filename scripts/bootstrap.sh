@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes .venv in this checkout with the versions of constraints.txt. Safe to repeat: when nothing changed it does nothing.
+# Makes .venv in this checkout with the versions of constraints.txt, from files whose hashes are in locks/. Safe to repeat: when nothing changed it does nothing.
 # PYTHON=/path/to/python3 chooses the interpreter. Writes only inside the checkout (and pip's own cache).
 set -eu
 
@@ -55,19 +55,41 @@ wanted_hash() {
     "$1" - <<'PYTHON'
 import hashlib, sys
 digest = hashlib.sha256(sys.version.encode())
-for name in ("pyproject.toml", "constraints.txt", "scripts/bootstrap.sh"):
+for name in ("pyproject.toml", "scripts/bootstrap.sh", "locks/torch.txt", "locks/cuda.txt", "locks/rest.txt"):
     with open(name, "rb") as file:
         digest.update(file.read())
 print(digest.hexdigest())
 PYTHON
 }
 
-install() {
-    if ! "$venv/bin/python" -m pip --disable-pip-version-check install --quiet --no-input --constraint constraints.txt "$@" >>"$log" 2>&1; then
+run_pip() {
+    if ! "$venv/bin/python" -m pip --disable-pip-version-check --quiet --no-input "$@" >>"$log" 2>&1; then
         tail -n 15 "$log" >&2
         fail "" "Installing the pinned packages failed; the whole output is in $log." \
-            "Usual reasons: no network, a full disk, or a Python for which a pinned version has no wheel. Run this again when that is mended."
+            "Usual reasons: no network, a full disk, a Python for which a pinned version has no wheel, or a file that is not" \
+            "the one in locks/ (scripts/lock.py writes those). Run this again when that is mended."
     fi
+}
+
+# Each package at its one version, from a wheel of a known hash, and nothing that is not in the file.
+install_locked() {
+    lock=$1
+    shift
+    run_pip install --no-deps --require-hashes --only-binary :all: --requirement "locks/$lock.txt" "$@"
+}
+
+# The build of torch that pip takes here of itself, such as one for the CPU from a folder of wheels; then its hash has to
+# be in the lock. Asked for hashes at once, pip would prefer the one of the public index to whatever suits the machine.
+install_torch() {
+    pin=$("$venv/bin/python" -c 'import re; print(re.search(r"(?m)^torch==\S+", open("locks/torch.txt").read())[0])')
+    run_pip download --no-deps --only-binary :all: --dest "$venv/wheels" "$pin"
+    install_locked torch --no-index --find-links "$venv/wheels"
+    rm -rf "$venv/wheels"
+}
+
+# Whether the build of torch that suits this machine needs the packages of CUDA; looked up without importing it.
+torch_needs_cuda() {
+    "$venv/bin/python" -c 'import sys; from importlib.metadata import requires; sys.exit(not any(text.startswith(("nvidia-", "cuda-")) for text in requires("torch") or ()))'
 }
 
 if [ -d "$venv" ] && [ ! -e "$marker" ]; then
@@ -92,10 +114,17 @@ fi
 echo "Installing the pinned packages (a few minutes the first time)."
 : >"$log"
 # torch first and alone: by far the largest, and what a failure is most often about.
-install torch
-# Without build isolation, so that the pinned build backend is used too.
-install hatchling
-install --no-build-isolation --editable ".[dev]"
+install_torch
+if torch_needs_cuda; then
+    install_locked cuda
+fi
+install_locked rest
+# Without build isolation, so that the pinned build backend is used too; without dependencies, which are all there.
+run_pip install --no-deps --no-build-isolation --editable .
+"$venv/bin/python" -m pip --disable-pip-version-check check >>"$log" 2>&1 || {
+    tail -n 15 "$log" >&2
+    fail "" "The installed packages do not fit together; the whole output is in $log."
+}
 wanted_hash "$venv/bin/python" >"$stamp.new"
 mv "$stamp.new" "$stamp"
 echo "$venv is ready."

@@ -18,7 +18,12 @@ def checkout(tmp_path: Path) -> Path:
     """A checkout with what the script reads, and a folder `bin` of programs that has no Python."""
     (tmp_path / "scripts").mkdir()
     (tmp_path / "bin").mkdir()
-    for name in ("scripts/bootstrap.sh", "pyproject.toml", "constraints.txt"):
+    (tmp_path / "locks").mkdir()
+    for name in (
+        "scripts/bootstrap.sh",
+        "pyproject.toml",
+        *(f"locks/{part}.txt" for part in ("torch", "cuda", "rest")),
+    ):
         shutil.copy(ROOT / name, tmp_path / name)
     for tool in ("sh", "dirname", "cat", "rm", "mkdir", "tail", "mv"):
         (tmp_path / "bin" / tool).symlink_to(str(shutil.which(tool)))
@@ -89,7 +94,7 @@ def test_a_venv_made_by_somebody_else_is_left_alone(checkout: Path) -> None:
 
 
 def test_a_failed_installation_shows_why_and_is_begun_anew(checkout: Path) -> None:
-    (checkout / "constraints.txt").write_text("torch==0.0.0\n")
+    (checkout / "locks" / "torch.txt").write_text(f"torch==0.0.0 --hash=sha256:{'0' * 64}\n")
     fake_python(checkout, "python3", f'exec "{sys.executable}" "$@"')
     offline = {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull}
     first = bootstrap(checkout, **offline)

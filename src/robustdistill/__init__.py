@@ -6,9 +6,19 @@ Names resolve on first use (PEP 562), so that importing the package is light; to
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# Libraries look at these when they are imported, which is later: nothing is sent anywhere that nobody asked for. What
+# you have set yourself stays.
+for _variable, _value in {
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}.items():
+    os.environ.setdefault(_variable, _value)
 
 _ATTRIBUTES = {
     "ClassMultipliers": "multipliers",
