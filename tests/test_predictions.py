@@ -524,3 +524,12 @@ def test_the_fingerprint_is_of_everything_in_a_table() -> None:
     found = [replace(table, **change).fingerprint for change in ({}, {}, *changes)]
     assert found[0] == found[1]
     assert len(set(found)) == 1 + len(changes)
+
+
+@pytest.mark.parametrize("ids", [[2**63 - 1, 0], [-(2**63), 1], [10**18, 2]])
+def test_ids_of_64_bits_survive_csv(ids: list[int], tmp_path: Path) -> None:
+    table = Predictions(np.array(ids), np.eye(2), "logits", ["x", "y"])
+    table.write(tmp_path / "x.csv")
+    assert Predictions.read(tmp_path / "x.csv").ids.tolist() == ids
+    (tmp_path / "y.csv").write_text("id,logit_x,logit_y\n9223372036854775808,1,2\n", encoding="utf-8")
+    assert Predictions.read(tmp_path / "y.csv").ids.tolist() == ["9223372036854775808"]

@@ -30,7 +30,7 @@ _TEXTS = ("group", "split")
 _PARTS = {"ids": "id", "labels": "label", "predicted classes": "prediction", "groups": "group", "splits": "split"}
 _BATCH = 8192  # rows of a table that are decoded at once
 # A whole number in its one usual spelling: "7", but not "07", which as an id would be another one.
-_WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")
+_WHOLE = re.compile(r"0|-?[1-9][0-9]{0,18}")
 # Beyond this, a class index without a name is taken for a mistake, such as an id in the wrong column.
 _MOST_UNNAMED_CLASSES = 1_000_000
 _NAMES_KEY = b"robustdistill.class_names"
@@ -144,7 +144,7 @@ def _read_csv(path: Path, class_names: Sequence[str] | None, columns: Mapping[st
     for index, name in enumerate(layout.classes):
         scores[:, index] = table[name].to_numpy()
     text = {role: np.array(table[name].to_pylist(), dtype=str) for role, name in layout.roles.items()}
-    if "id" in text and len(text["id"]) and all(_WHOLE.fullmatch(value) for value in text["id"].tolist()):
+    if "id" in text and len(text["id"]) and all(map(_is_whole, text["id"].tolist())):
         text["id"] = text["id"].astype(np.int64)
     for role in ("label", *_TEXTS):
         if role in text:
@@ -217,6 +217,11 @@ def _parquet_scores(file: Any, names: list[str], rows: int) -> npt.NDArray[Any]:
     if names and start != rows:
         raise InputError(f"not a whole parquet file (it says {rows} rows and has {start})")
     return scores
+
+
+def _is_whole(text: str) -> bool:
+    """Whether a text is a whole number of 64 bits as it would be written."""
+    return _WHOLE.fullmatch(text) is not None and -(2**63) <= int(text) < 2**63
 
 
 @contextmanager
