@@ -446,6 +446,7 @@ def test_progress_is_plain_lines_without_a_terminal(caplog: pytest.LogCaptureFix
     assert len(lines) == 5
     assert "epoch 5 of 5" in lines[-1]
     assert "worst" in lines[-1]
+    assert caplog.messages[0] == "training on cpu: float32, eager, channels-last, threads 1, processes 1"
     caplog.clear()
     with caplog.at_level("INFO", logger="robustdistill"):
         fitted(progress=False)

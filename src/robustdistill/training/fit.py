@@ -183,6 +183,15 @@ def fit(
             module, train_data, targets, recipe, workers, keeper.path if keeper is not None else None
         )
         scores, show = None, progress and workers.main and speaks()
+        if show:
+            logger.info(
+                "training on %s: %s, %s, channels-last, threads %d, processes %d",
+                device,
+                recipe.precision,
+                recipe.execution,
+                threads,
+                workers.count,
+            )
         began = time.perf_counter()
 
         def train_epoch(epoch: int) -> float:
