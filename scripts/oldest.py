@@ -42,7 +42,7 @@ def requirements() -> str:
         words += [word for extra in EXTRAS for word in ("--extra", extra)]
         command = [TOOLS / "bin" / "uv", *words, "pyproject.toml"]
         found = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    return "".join(line + "\n" for line in found.splitlines() if not CUDA.match(name_of(line)))
+    return "".join(line + "\n" for line in found.splitlines() if not CUDA.match(name_of(line.partition("==")[0])))
 
 
 def main() -> None:
