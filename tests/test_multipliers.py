@@ -169,6 +169,14 @@ def test_a_huge_step_with_equal_risks_changes_nothing(size: int, step: float, da
     torch.testing.assert_close(moved, weights, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("risk", [1e5, 1e38, 1.7e308])
+@pytest.mark.parametrize("step", [1e-3, 0.1, 1e3])
+def test_huge_risks_that_are_equal_change_nothing(risk: float, step: float) -> None:
+    weights = tensor([0.2, 0.3, 0.5])
+    moved = exponentiated_gradient(weights, tensor([risk] * 3), step)
+    torch.testing.assert_close(moved, weights, rtol=1e-12, atol=0)
+
+
 def test_the_limit_of_huge_steps_is_the_worst_class() -> None:
     for step in (1e3, 1e16, 1.7e308):
         moved = exponentiated_gradient(tensor([0.5, 0.3, 0.2]), tensor([0.1, 0.9, 0.2]), step)

@@ -394,7 +394,7 @@ def test_the_fingerprint_is_of_the_fit_table() -> None:
     [
         ({"kind": "recipe"}, "not a post-shift file"),
         ({"schema": 2}, "not a post-shift file of schema 1"),
-        ({"classes": [{"class": "a", "log_coefficient": 0.0}] * 2}, "2 distinct class names"),
+        ({"classes": [{"class": "a", "log_coefficient": 0.0}] * 2}, "class names must be distinct"),
         ({"classes": [{"class": name, "log_coefficient": None} for name in "abcd"]}, "damaged|distinct"),
         ({"classes": [{"class": name} for name in "abcd"]}, "damaged"),
         ({"method": "magic"}, "unknown post-shift method"),

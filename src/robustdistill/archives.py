@@ -10,18 +10,19 @@ import gzip
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from robustdistill.errors import InputError
 
 LARGEST_MEMBER = 2**28  # bytes of a picture or a list in a zip; the largest list of the published data has 2 MB
 LARGEST_UNPACKED = 2**30  # bytes of a whole tar.gz or .gz; CIFAR's have 180 MB
 # What an .npz may be larger than it is packed, beyond a size that does no harm: arrays of zeros do not count as data.
-_HARMLESS, _MOST_FOLD = 2**28, 100
+_HARMLESS, _HARMLESS_TABLE, _MOST_FOLD = 2**28, 2**30, 100
 
 # What reading a zip raises; RuntimeError where a member is encrypted.
 DAMAGED = (zipfile.BadZipFile, OSError, EOFError, KeyError, ValueError, zlib.error, NotImplementedError, RuntimeError)
@@ -97,6 +98,35 @@ class _Bounded:
         if not self._left and self._packed.read(1):
             raise InputError(f"{self._path}: it holds more than the {LARGEST_UNPACKED:,} bytes that are read unpacked")
         return found
+
+
+def check_table(rows: int, columns: int, path: Path) -> None:
+    """Refuses a table of numbers that is far larger than its file, before it is made: equal values take no room there.
+
+    Raises:
+        InputError: of more than 1 GB, over 99 % are not in the file.
+    """
+    size, packed = 8 * rows * columns, path.stat().st_size
+    if size > max(_HARMLESS_TABLE, _MOST_FOLD * packed):
+        raise InputError(
+            f"{path}: {packed:,} bytes that say they are {rows:,} rows of {columns} columns: a file made to fill the"
+            " memory? If the table is yours and means it, write it without dictionaries and compression"
+        )
+
+
+def text_array(values: Sequence[str], what: str) -> npt.NDArray[np.str_]:
+    """Texts as an array, whose cells are all as wide as the longest.
+
+    Raises:
+        InputError: one is so much longer than the others that it would take over 256 MB, 99 % of them for nothing.
+    """
+    longest, total = max(map(len, values), default=0), sum(map(len, values))
+    if 4 * longest * len(values) > max(_HARMLESS, 4 * _MOST_FOLD * total):
+        row = next(row for row, value in enumerate(values) if len(value) == longest)
+        raise InputError(
+            f"{what}: row {row} has {longest:,} characters, and all {len(values):,} would be given as many"
+        )
+    return np.array(values, dtype=str)
 
 
 def check_expansion(archive: np.lib.npyio.NpzFile, where: Path) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from robustdistill.errors import InputError
+
 LARGE = 2**22  # Logits from which on this pays: below, the plain formula is in the cache by itself.
 _BLOCK = {"cpu": 2**16, "cuda": 2**24}  # Logits of a block.
 
@@ -29,6 +31,16 @@ def margin_loss(logits: Tensor, targets: Tensor, costs: Tensor) -> Tensor:
     return losses
 
 
+def at_labels(values: Tensor, labels: Tensor) -> Tensor:
+    """(B,) the value of each row of (B, C) at its label; one that is no class is refused where that costs no wait."""
+    try:
+        return values.gather(-1, labels.long().unsqueeze(-1)).squeeze(-1)
+    except RuntimeError as error:
+        if "out of bounds" not in str(error):
+            raise
+        raise InputError(f"targets as labels must lie in 0..{values.shape[-1] - 1}: {error}") from error
+
+
 class _MarginLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor, log_costs: Tensor) -> Tensor:
@@ -38,7 +50,7 @@ class _MarginLoss(torch.autograd.Function):
             top = scores.amax(dim=1, keepdim=True)
             scores.sub_(top)
             if targets.ndim == 1:
-                expected = scores.gather(1, targets[rows].long().unsqueeze(1)).squeeze(1)
+                expected = at_labels(scores, targets[rows])
             else:
                 probabilities = targets[rows].double()
                 masses[rows] = probabilities.sum(dim=1)

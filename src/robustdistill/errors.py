@@ -1,13 +1,22 @@
-"""The errors that callers may want to catch, and how an unknown name is reported."""
+"""The errors that callers may want to catch, and how an unknown name is reported.
+
+A message is one line of bounded length, whatever a library or a file has put into it.
+"""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
+
+LONGEST = 1500  # characters of a message
 
 
 class InputError(ValueError):
     """An argument, file or data set that cannot be used; the message names it, what was expected and what came."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_one_line(message))
 
 
 class DivergedError(RuntimeError):
@@ -22,12 +31,15 @@ class DivergedError(RuntimeError):
     def __init__(
         self, message: str, *, epoch: int | None = None, step: int | None = None, ids: Sequence[int] = ()
     ) -> None:
-        super().__init__(message)
+        super().__init__(_one_line(message))
         self.epoch, self.step, self.ids = epoch, step, tuple(ids)
 
 
 class StaleStoreError(RuntimeError):
     """A stored result belongs to another model, data set or setting than the one asked for."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_one_line(message))
 
 
 def unknown(kind: str, name: str, options: Iterable[str]) -> InputError:
@@ -40,3 +52,9 @@ def unknown(kind: str, name: str, options: Iterable[str]) -> InputError:
     nearest = difflib.get_close_matches(name, known, n=1)
     hint = f": did you mean {nearest[0]!r}?" if nearest else ""
     return InputError(f"unknown {kind} {name!r}{hint} (one of: {', '.join(known)})")
+
+
+def _one_line(message: str) -> str:
+    line = re.sub(r"\s*[\r\n]+\s*", " ", message).strip()
+    # What is wrong stands at the beginning, what to do at the end.
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 500]} ... {line[-490:]}"

@@ -141,18 +141,18 @@ class Groups:
         Raises:
             InputError: as above, or lengths differ.
         """
-        if values.ndim != 1 or values.is_floating_point() or len(values) != len(targets):
+        if values.ndim != 1 or values.is_floating_point() or targets.ndim == 0 or len(values) != len(targets):
             raise InputError(
                 f"values must be integers (N,), one for each target, got {values.dtype} {tuple(values.shape)} and"
                 f" targets {tuple(targets.shape)}"
             )
-        size = int(values.max()) + 1 if group_names is None else len(group_names)
+        size = _checked_size(values, "values", None if group_names is None else len(group_names))
         if targets.ndim == 2:
             nothing = torch.zeros(size, targets.shape[1], dtype=torch.float64, device=targets.device)
             masses = nothing.index_add(0, values.long(), targets.double())
         else:
-            named = len(class_names) if class_names is not None else int(targets.max()) + 1
-            masses = joint(values, targets, size, num_classes or named)
+            named = len(class_names) if class_names is not None else None
+            masses = joint(values, targets, size, _checked_size(targets, "targets", num_classes or named))
         return cls(masses, kind, group_names=group_names, class_names=class_names)
 
     @property
@@ -240,6 +240,17 @@ class Groups:
             return own
         assert self._shares is not None
         return own + self._shares * sums[len(self.names) :][self.owners]
+
+
+def _checked_size(indices: Tensor, name: str, size: int | None) -> int:
+    """How many there are of what (N,) indices count: the highest and one, or `size`."""
+    if indices.ndim != 1 or indices.is_floating_point() or not len(indices):
+        raise InputError(f"{name} must be integers (N,), N >= 1, got {indices.dtype} {tuple(indices.shape)}")
+    lowest, highest = int(indices.min()), int(indices.max())
+    if lowest < 0 or (size is not None and highest >= size):
+        most = "" if size is None else f"..{size - 1}"
+        raise InputError(f"{name} must lie in 0{most}, got {lowest if lowest < 0 else highest}")
+    return highest + 1 if size is None else size
 
 
 def joint(values: Tensor, labels: Tensor, num_values: int, num_classes: int) -> Tensor:

@@ -79,7 +79,7 @@ def _cut(values: Tensor, limit: float) -> Tensor:
 
 def _cross_entropy(log_probabilities: Tensor, targets: Tensor) -> Tensor:
     if targets.ndim == 1:
-        return -log_probabilities.gather(-1, targets.long().unsqueeze(-1)).squeeze(-1)
+        return -blockwise.at_labels(log_probabilities, targets)
     return -(targets * log_probabilities).sum(dim=-1)
 
 

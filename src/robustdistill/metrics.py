@@ -79,8 +79,13 @@ class Scores:
 
     def __post_init__(self) -> None:
         correct, counts = np.asarray(self.correct), np.asarray(self.counts)
-        if correct.ndim != 1 or correct.shape != counts.shape:
-            raise InputError(f"correct and counts must both be (C,), got {correct.shape} and {counts.shape}")
+        for name, array in (("correct", correct), ("counts", counts)):
+            if array.dtype.kind not in "iuf" or not np.isfinite(array).all():
+                raise InputError(f"{name} must be finite numbers, got {array.dtype} {array.ravel()[:8].tolist()}")
+        if correct.ndim != 1 or correct.shape != counts.shape or len(counts) == 0:
+            raise InputError(f"correct and counts must both be (C,), C >= 1, got {correct.shape} and {counts.shape}")
+        if self.class_names is not None and len(self.class_names) != len(counts):
+            raise InputError(f"class_names must be {len(counts)}, one for each count, got {len(self.class_names)}")
         if len(bad := np.flatnonzero((correct < 0) | (correct > counts))):
             index = bad[0]
             raise InputError(f"correct must lie in 0..counts; class {index} has {correct[index]} of {counts[index]}")
@@ -230,10 +235,17 @@ class Scores:
     def from_dict(cls, values: Mapping[str, Any], class_names: Sequence[str] | None = None) -> Scores:
         """From what `as_dict` gave."""
         return cls(
-            np.asarray(values["correct"], dtype=np.int64),
-            np.asarray(values["counts"], dtype=np.int64),
+            _whole(values["correct"], "correct"),
+            _whole(values["counts"], "counts"),
             tuple(class_names) if class_names is not None else None,
         )
+
+
+def _whole(values: npt.ArrayLike, name: str) -> IntArray:
+    array = np.asarray(values)
+    if array.size and array.dtype.kind not in "iu":
+        raise InputError(f"{name} must be whole numbers, got {array.dtype} {array.ravel()[:8].tolist()}")
+    return array.astype(np.int64)
 
 
 def _check_level(level: float) -> None:
@@ -248,6 +260,8 @@ def _ratio(part: Any, whole: Any) -> FloatArray:
 
 
 def _indices(values: npt.ArrayLike, name: str, num_classes: int) -> IntArray:
+    if num_classes < 1:
+        raise InputError(f"num_classes must be at least 1, got {num_classes}")
     array = np.asarray(values)
     if array.ndim != 1 or not (np.issubdtype(array.dtype, np.integer) or array.size == 0):
         raise InputError(f"{name} must be integer class indices of shape (N,), got {array.dtype} {array.shape}")

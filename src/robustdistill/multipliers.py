@@ -19,6 +19,7 @@ from robustdistill.risks import Risks
 
 FLOOR = 1e-8  # The smallest share a class can fall to: an exact zero could never rise again.
 _BLOCK = 2**15
+_LARGE = 1e3  # Of steps beyond it the logarithms lose digits.
 
 
 def exponentiated_gradient(
@@ -46,32 +47,41 @@ def exponentiated_gradient(
     if weights.shape != risks.shape or weights.ndim != 1:
         raise InputError(f"weights and risks must both be (C,), got {tuple(weights.shape)} and {tuple(risks.shape)}")
     _check_settings(step_size, decay, floor)
-    total = float(weights.double().sum()) if bool((weights >= 0).all()) else math.nan
+    weights = weights.double()
+    total = float(weights.sum()) if bool((weights >= 0).all()) else math.nan
     if not (math.isfinite(total) and total > 0):
         raise InputError(f"weights must be finite, not negative, and not all zero, got {weights.tolist()[:8]}")
     if bool(risks.isinf().any()):
         raise InputError(f"risks must be finite, or NaN where unknown, got {risks.tolist()[:8]}")
-    scratch = _differences(risks.to(weights.device, torch.float64, copy=True), step_size)
-    moved = _log_step(weights.double().log(), scratch, step_size, decay=decay, floor=floor).exp()
+    scratch = risks.to(weights.device, torch.float64, copy=True)
+    moved = _log_step(_logarithms(weights), scratch, step_size, decay=decay, floor=floor).exp()
     return torch.where(risks.isnan(), weights.double(), moved)
 
 
+def _logarithms(weights: Tensor) -> Tensor:
+    """log λ, finite where a weight is 0: it is lifted to the floor, and may be multiplied by 0 before."""
+    return weights.clamp_min(torch.finfo(torch.float64).tiny).log()
+
+
 def _differences(risks: Tensor, step_size: float) -> Tensor:
-    """`risks` less the highest where the step is large: else its product could overflow, or swallow log λ.
+    """`risks`, less the highest where its product with the step is large: it could overflow, or swallow log λ.
 
     Only differences of risks count: the update is the same.
     """
-    if step_size <= 1:
-        return risks
     highest = risks.nan_to_num(nan=-math.inf).amax()
+    if step_size * abs(float(highest)) <= _LARGE:
+        return risks
     return (risks - highest).clamp_min(torch.finfo(risks.dtype).min)
 
 
 def _log_step(log_weights: Tensor, risks: Tensor, step_size: float, *, decay: float, floor: float) -> Tensor:
     """The step on logarithms, all float64; `risks` may be overwritten."""
     lowest = math.log(min(floor, 1 / len(risks)))
+    highest = float(risks.amax())  # NaN where one is
+    if not step_size * abs(highest) <= _LARGE:
+        risks = _differences(risks, step_size)
     # Where all are known, without masks and in place: for a million classes each pass over memory counts.
-    if not bool(risks.sum().isnan()):
+    if not math.isnan(highest):
         kept = log_weights if decay == 0 else (1 - decay) * log_weights
         moved = torch.add(kept, risks, alpha=step_size, out=risks)
         moved -= _log_total(moved)
@@ -157,9 +167,8 @@ class ClassMultipliers:
         """β/π (C,), float32: what the losses take. The same tensor until the next update."""
         if self._costs is None:
             costs = self.objective.costs(self.priors, self.weights).float()
-            self._costs = costs.clamp_(
-                max=torch.finfo(costs.dtype).max
-            )  # a prior of 1e-40, of a sure teacher's softmax
+            # A prior may be 1e-40, of a sure teacher's softmax.
+            self._costs = costs.clamp_(max=torch.finfo(costs.dtype).max)
         return self._costs
 
     def update(self, risks: Risks) -> None:
@@ -169,8 +178,9 @@ class ClassMultipliers:
             InputError: the risks are over another number of classes.
             DivergedError: a risk is not finite.
         """
-        if risks.sums.shape != self.priors.shape:
-            raise InputError(f"risks must be over {len(self.priors)} classes, got {tuple(risks.sums.shape)}")
+        if not risks.sums.shape == risks.counts.shape == self.priors.shape:
+            got = f"{tuple(risks.sums.shape)} and {tuple(risks.counts.shape)}"
+            raise InputError(f"risks must be over {len(self.priors)} classes, got sums and counts of {got}")
         if not bool(torch.stack([risks.sums.amin(), risks.sums.amax()]).isfinite().all()):  # both pass NaN on
             raise DivergedError(
                 "a validation risk is not finite: the model's logits have overflowed; lower the learning rate"
@@ -178,7 +188,7 @@ class ClassMultipliers:
         step_size = self.step_size * self.objective.robustness
         self._log_weights = _log_step(
             self._log_weights,
-            _differences(risks.values.to(self._log_weights), step_size),
+            risks.values.to(self._log_weights),
             step_size,
             decay=self.decay,
             floor=self.floor,
@@ -205,8 +215,10 @@ class ClassMultipliers:
         """Takes back what `state_dict` gave.
 
         Raises:
-            InputError: the state is of another objective or of other priors.
+            InputError: the state is of another objective or of other priors, or is none.
         """
+        if absent := {"objective", "priors", "log_weights", "updates"} - state.keys():
+            raise InputError(f"state must have what state_dict gives; it lacks {', '.join(sorted(absent))}")
         if state["objective"] != str(self.objective):
             raise InputError(
                 f"state is of objective '{state['objective']}', these multipliers are of '{self.objective}'"
@@ -214,7 +226,10 @@ class ClassMultipliers:
         priors = state["priors"].to(self.priors)
         if priors.shape != self.priors.shape or not torch.allclose(priors, self.priors, rtol=1e-6, atol=0):
             raise InputError("state belongs to other priors: another data set, subset, teacher or temperature")
-        self._log_weights = state["log_weights"].to(self._log_weights).clone()
+        log_weights = state["log_weights"].to(self._log_weights)
+        if log_weights.shape != self.priors.shape or not bool(log_weights.isfinite().all()):
+            raise InputError(f"state must hold a finite log_weight for each of {len(self.priors)} priors")
+        self._log_weights = log_weights.clone()
         self._costs = None
         self.updates = int(state["updates"])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from robustdistill.archives import check_expansion
+from robustdistill.archives import check_expansion, check_table, text_array
 from robustdistill.errors import InputError, unknown
 from robustdistill.files import replacing
 from robustdistill.predictions import KINDS, IntArray, Kind, Predictions, first_cell
@@ -93,7 +94,7 @@ def _checked_roles(columns: Mapping[str, str]) -> dict[str, str]:
 
 
 def _layout(header: Sequence[str], columns: Mapping[str, str]) -> _Layout:
-    repeated = sorted({name for name in header if header.count(name) > 1})
+    repeated = sorted(name for name, count in Counter(header).items() if count > 1)
     if repeated:
         raise InputError(f"column names must be distinct; {repeated[0]!r} occurs more than once")
     for role in _ROLES:
@@ -143,7 +144,9 @@ def _read_csv(path: Path, class_names: Sequence[str] | None, columns: Mapping[st
     scores = np.empty((table.num_rows, len(layout.classes)))
     for index, name in enumerate(layout.classes):
         scores[:, index] = table[name].to_numpy()
-    text = {role: np.array(table[name].to_pylist(), dtype=str) for role, name in layout.roles.items()}
+    text: dict[str, npt.NDArray[Any]] = {
+        role: text_array(table[name].to_pylist(), f"column {name!r}") for role, name in layout.roles.items()
+    }
     if "id" in text and len(text["id"]) and all(map(_is_whole, text["id"].tolist())):
         text["id"] = text["id"].astype(np.int64)
     for role in ("label", *_TEXTS):
@@ -171,6 +174,7 @@ def _read_parquet(path: Path, class_names: Sequence[str] | None, columns: Mappin
         file = parquet.ParquetFile(path, buffer_size=1 << 16, pre_buffer=False)
         header = file.schema_arrow.names
     layout = _layout(header, columns)
+    check_table(file.metadata.num_rows, len(layout.classes) + len(layout.roles), path)
     with _damage_named("parquet"):
         table = file.read(columns=list(layout.roles.values()))
         table.validate(full=True)
@@ -243,7 +247,7 @@ def _numbers_or_text(values: Any, name: str) -> npt.NDArray[Any]:
     if pa.types.is_integer(values.type):
         return cast("npt.NDArray[Any]", values.to_numpy()).astype(np.int64)
     if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
-        return np.array(values.to_pylist(), dtype=str)
+        return text_array(values.to_pylist(), f"column {name!r}")
     raise InputError(f"column {name!r} must hold whole numbers or text, got {values.type}")
 
 
@@ -425,12 +429,12 @@ def _read_npz(path: Path, class_names: Sequence[str] | None, columns: Mapping[st
         raise InputError(f"must have exactly one of the arrays {', '.join(KINDS)}; got {', '.join(kinds) or 'none'}")
     (kind,) = kinds
     scores, labels = arrays[kind], arrays.get("labels")
-    if scores.ndim != (1 if kind == "classes" else 2):
-        raise InputError(
-            f"array {kind!r} must have the shape {'(N,)' if kind == 'classes' else '(N, C)'}, got {scores.shape}"
-        )
+    for name, array in ((kind, scores), ("labels", labels), ("class_names", arrays.get("class_names"))):
+        axes = 2 if name == kind != "classes" else 1
+        if array is not None and array.ndim != axes:
+            raise InputError(f"array {name!r} must have the shape {('(N,)', '(N, C)')[axes - 1]}, got {array.shape}")
     if "class_names" in arrays:
-        names = tuple(str(name) for name in arrays["class_names"].reshape(-1).tolist())
+        names = tuple(str(name) for name in arrays["class_names"].tolist())
     elif class_names is not None:
         names = tuple(class_names)
     elif kind == "classes":

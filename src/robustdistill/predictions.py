@@ -75,7 +75,7 @@ class Predictions:
         if self.kind not in KINDS:
             raise unknown("kind of predictions", str(self.kind), KINDS)
         set_field = object.__setattr__
-        set_field(self, "class_names", _checked_names(self.class_names))
+        set_field(self, "class_names", checked_names(self.class_names))
         set_field(self, "ids", _checked_ids(self.ids, "ids"))
         n, num_classes = len(self.ids), len(self.class_names)
         if n == 0:
@@ -247,7 +247,7 @@ class Predictions:
         Raises:
             InputError: the two sets of names differ; what is missing and what is extra is named.
         """
-        wanted = _checked_names(class_names)
+        wanted = checked_names(class_names)
         own = {name: column for column, name in enumerate(self.class_names)}
         missing = [name for name in wanted if name not in own]
         extra = sorted(own.keys() - set(wanted))
@@ -322,7 +322,7 @@ class Predictions:
         return write(self, Path(path))
 
 
-def _checked_names(class_names: Sequence[str]) -> tuple[str, ...]:
+def checked_names(class_names: Sequence[str]) -> tuple[str, ...]:
     names = tuple(str(name) for name in class_names)
     if isinstance(class_names, str) or len(names) < 2:
         raise InputError(f"class names must be a list of at least two, got {class_names!r}")

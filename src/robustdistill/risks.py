@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from robustdistill.blockwise import at_labels
 from robustdistill.errors import InputError, unknown
 
 MIN_MASS = 1.0  # Below the mass of one example a class's risk is unknown, not zero.
@@ -73,6 +74,8 @@ def class_risks(
         raise InputError(
             f"logits must be (B, C) and targets (B,) or (B, C), got {tuple(logits.shape)} and {tuple(targets.shape)}"
         )
+    if not logits.is_floating_point():
+        raise InputError(f"logits must be floating point, got {logits.dtype}")
     if targets.ndim == 1 and targets.is_floating_point():
         raise InputError(f"targets of shape (B,) must be integer labels, got {targets.dtype}")
     losses = _losses(logits.detach(), loss)
@@ -84,10 +87,10 @@ def class_risks(
         if groups.shape == logits.shape:
             owner, values, mass = groups.flatten(), (targets * losses).flatten(), targets.flatten()
     else:
-        values = losses.gather(1, targets.long().unsqueeze(1)).squeeze(1).double()
+        values = at_labels(losses, targets).double()
         owner, mass = targets if groups is None else groups, torch.ones_like(values)
         if owner.shape == logits.shape:
-            owner = owner.gather(1, targets.long().unsqueeze(1)).squeeze(1)
+            owner = at_labels(owner, targets)
     size = _num_groups(groups, num_groups, logits)
     zeros = torch.zeros(size, dtype=torch.float64, device=logits.device)
     owner = owner.long()

@@ -132,12 +132,15 @@ class TestNpz:
         [
             ({"train_images": pictures(4)}, "expected the array 'train_labels'"),
             ({"images": pictures(4)}, "expected the array 'train_images', got images"),
-            ({"train_images": pictures(4), "train_labels": labels(3)}, "4 inputs but 3 labels"),
+            (
+                {"train_images": pictures(4), "train_labels": labels(3)},
+                r"'train_labels' must be \(4,\), .* got \(3,\)",
+            ),
             ({"train_images": pictures(4), "train_labels": labels(4) * 1.0}, "integers or text"),
             ({"train_images": pictures(4), "train_labels": np.array([0, 1, 0, -1])}, "has -1"),
             ({"train_images": pictures(4), "train_labels": np.array([0, 2, 0, 2])}, r"class 1 \('1'\) has 0"),
             ({"train_images": pictures(4), "train_labels": np.array([0, 1, 0, 10**9])}, "got label 1000000000"),
-            ({"train_images": pictures(4), "train_labels": np.zeros((4, 2), int)}, r"shape \(N,\)"),
+            ({"train_images": pictures(4), "train_labels": np.zeros((4, 2), int)}, r"must be \(4,\), .* got \(4, 2\)"),
             ({"train_images": pictures(4, 12), "train_labels": labels(4)}, r"uint8 pictures must be"),
             ({"train_images": pictures(4, 3, 8, 8), "train_labels": labels(4)}, r"uint8 pictures must be"),
             ({"train_images": pictures(4).astype(int), "train_labels": labels(4)}, "got int64"),

@@ -179,6 +179,8 @@ def audit(
         raise InputError(
             f"an audit needs one split, and the table holds {len(kinds)}: {', '.join(kinds[:6])}; choose with split="
         )
+    if draws < 1:
+        raise InputError(f"draws must be at least 1, got {draws}")
     tallies = tally(table)
     num_classes = table.num_classes
     k = max(2, -(-num_classes // 20)) if worst_k is None else worst_k

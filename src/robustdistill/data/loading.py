@@ -191,6 +191,8 @@ def split(examples: Examples, val: float = VAL_SHARE, test: float = TEST_SHARE, 
     """
     if not (val > 0 and test > 0 and val + test < 1):
         raise InputError(f"val and test must be positive shares that leave something to train on, got {val} and {test}")
+    if seed < 0:
+        raise InputError(f"seed must be at least 0, got {seed}")
     rest, *taken = _stratified(_cells(examples), [val, test], seed)
     _check_partition(len(examples), rest, *taken)
     facts = {**examples.source, "split_seed": seed, "val_share": val, "test_share": test}

@@ -28,10 +28,12 @@ def class_sizes(largest: int, ratio: float, num_classes: int, profile: Profile =
     [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
 
     Raises:
-        InputError: `ratio` is below 1 or not finite, or the profile is unknown.
+        InputError: `ratio` is below 1 or not finite, `largest` is negative, or the profile is unknown.
     """
     if not (np.isfinite(ratio) and ratio >= 1):
         raise InputError(f"ratio must be a finite number of at least 1 (largest class over smallest), got {ratio}")
+    if not 0 <= largest < 2**53:
+        raise InputError(f"largest must be a number of images, got {largest}")
     if profile not in PROFILES:
         raise unknown("profile", profile, PROFILES)
     if profile == "exponential":
@@ -79,6 +81,9 @@ def long_tail(
     classes = highest + 1 if num_classes is None else num_classes
     if lowest < 0 or highest >= classes:
         raise InputError(f"labels must lie in 0..{classes - 1}, got {lowest if lowest < 0 else highest}")
+    if classes > len(labels):
+        absent = next(j for j in range(classes) if j not in labels)
+        raise InputError(f"every class must have an image; class {absent} of {classes} has none")
     counts = np.bincount(labels, minlength=classes)
     if not counts.all():
         raise InputError(f"every class must have an image; class {int(np.argmin(counts))} of {classes} has none")

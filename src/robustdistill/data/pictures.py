@@ -15,6 +15,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", "
 # Those of the suffixes, whatever a file is called. Pillow would hand others to programs, such as EPS to Ghostscript.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 
+LARGEST = 2**26  # pixels of a picture; ImageNet's largest has 61 million
+
 CROP_RATIO = 256 / 224  # shorter side over crop, when ImageNet models are evaluated
 CLEAN_VIEW = 0  # the view of a picture that is not augmented; every other one seeds `random_resized_crop`
 
@@ -27,21 +29,23 @@ def decode(content: bytes, where: str, size: tuple[int, int] | None = None) -> n
     """One picture as (H, W, 1) where it is stored as grey, else (H, W, 3); resized to `size` if given.
 
     Raises:
-        InputError: unreadable, or of more than 8 bits a channel; names `where`.
+        InputError: unreadable, of more than 8 bits a channel, or of more than `LARGEST` pixels; names `where`.
     """
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
+            if picture.width * picture.height > LARGEST:
+                raise InputError(f"{where}: at most {LARGEST:,} pixels are read, got {picture.width}x{picture.height}")
             if picture.mode not in _GREY + _COLOUR:
                 raise InputError(f"{where}: expected an 8-bit picture, got mode {picture.mode!r}")
             plain = picture.convert("L" if picture.mode in _GREY else "RGB")
             if size is not None and plain.size != size[::-1]:
                 plain = plain.resize(size[::-1], Image.Resampling.BILINEAR)
             pixels = np.asarray(plain)
-    except (OSError, SyntaxError, ValueError, TypeError, EOFError, Image.DecompressionBombError) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except Exception as error:  # Pillow's readers of damaged files have no common one: struct, zlib, MemoryError, ...
         raise InputError(f"{where}: not a readable picture ({error})") from error
     return pixels if pixels.ndim == 3 else pixels[..., None]
 

@@ -60,14 +60,19 @@ class ClassBalancedSampler(Sampler[int]):
     def __init__(
         self, labels: Tensor | npt.NDArray[Any] | Sequence[int], num_samples: int | None = None, seed: int = 0
     ) -> None:
-        self.labels = labels if isinstance(labels, Tensor) else torch.from_numpy(np.array(labels))
+        if not isinstance(labels, Tensor):
+            array = np.array(labels)
+            if array.dtype.kind not in "iu" or (array.dtype.itemsize > 4 and array.dtype.kind == "u"):
+                raise InputError(f"labels must be (N,) integers of at least 0, got {array.dtype} of {array.shape}")
+            labels = torch.from_numpy(array)
+        self.labels = labels
+        class_uniform(self.labels, 0)  # refuses bad labels here, not at the first pass
         self.num_samples = len(self.labels) if num_samples is None else num_samples
         if self.num_samples < 1:
             raise InputError(f"num_samples must be at least 1, got {self.num_samples}")
         if seed < 0:
             raise InputError(f"seed must be at least 0, got {seed}")
         self.seed, self.epoch = seed, 0
-        class_uniform(self.labels, 0)  # refuses bad labels here, not at the first pass
 
     def set_epoch(self, epoch: int) -> None:
         """Makes the next pass that of `epoch`."""

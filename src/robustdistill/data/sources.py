@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from robustdistill.archives import check_expansion
+from robustdistill.archives import check_expansion, check_table
 from robustdistill.data.formats import Options, Part, Source
 from robustdistill.data.pictures import SUFFIXES, decode_all, stack
 from robustdistill.data.splits import IntArray
@@ -130,8 +130,15 @@ def read_npz(target: str, options: Options) -> Source:
             continue
         if labels is None and part != "val":
             raise InputError(f"{path}: expected the array '{part}_labels', got {stored}")
+        if labels is not None and labels.shape != images.shape[:1]:
+            raise InputError(
+                f"{path}: '{part}_labels' must be ({'N' if images.ndim == 0 else len(images)},), one for each of"
+                f" '{part}_images' (N, ...), got {labels.shape} for {images.shape}"
+            )
         parts[part] = (pictures_or_features(images, f"{path}: {part}_images"), labels)
     names = arrays.get("class_names")
+    if names is not None and names.ndim != 1:
+        raise InputError(f"{path}: 'class_names' must be (C,) names, got {names.shape}")
     return _source(str(path), parts, None if names is None else tuple(str(name) for name in names.tolist()))
 
 
@@ -200,7 +207,12 @@ def read_parquet(target: str, options: Options) -> Source:
     tables = {}
     for part, found in files.items():
         try:
+            for file in found:
+                about = pq.read_metadata(file)
+                check_table(about.num_rows, about.num_columns, file)
             tables[part] = pa.concat_tables([pq.read_table(file) for file in found])
+        except InputError:
+            raise
         except (pa.ArrowException, OSError, ValueError) as error:
             raise InputError(f"{found[0]}: truncated, not a parquet file, or unlike its siblings ({error})") from error
     return _from_tables(str(path), tables, options, hub_class_names(tables["train"].schema))
@@ -222,7 +234,7 @@ def hub_class_names(schema: Any) -> dict[str, tuple[str, ...]]:
         notes = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         features = notes.get("info", {}).get("features", {})
         return {column: tuple(f["names"]) for column, f in features.items() if isinstance(f, dict) and "names" in f}
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError):
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError, RecursionError):
         return {}
 
 
@@ -292,7 +304,7 @@ def _from_tables(
         missing = [name for name in (image, label, group) if name is not None and name not in table.column_names]
         if missing:
             raise InputError(f"{where}: {part} lacks the column {missing[0]!r} (it has: {_listed(table)})")
-    labels = {part: table[label].to_numpy() for part, table in tables.items()}
+    labels = {part: _labels(table[label], f"{where}: {part}, column {label!r}") for part, table in tables.items()}
     if image is not None:
         pictures = {
             part: decode_all(_encoded(table[image], f"{where}: {part}", inside), options.image_size)
@@ -307,6 +319,16 @@ def _from_tables(
         inputs = {part: _features(table, columns, f"{where}: {part}") for part, table in tables.items()}
     groups = None if group is None else {part: table[group].to_numpy() for part, table in tables.items()}
     return _source(where, {part: (inputs[part], labels[part]) for part in tables}, class_names.get(label), groups)
+
+
+def _labels(column: Any, where: str) -> npt.NDArray[Any]:
+    try:
+        found: npt.NDArray[Any] = column.to_numpy()
+    except (ValueError, IndexError, TypeError, NotImplementedError) as error:  # of Arrow's types that NumPy has not
+        raise InputError(
+            f"{where}: labels must be integers or text without gaps, got {column.type} ({error})"
+        ) from error
+    return found
 
 
 def _column(table: Any, asked: str | None, usual: tuple[str, ...], kind: str, where: str) -> str:

@@ -104,7 +104,7 @@ class Examples:
                 f"{self.name}: inputs must be uint8 pictures, float32 features or int64 token ids,"
                 f" got {self.inputs.dtype}"
             )
-        finite = np.isfinite(self.inputs).reshape(len(self.inputs), -1).all(axis=1)
+        finite = np.isfinite(self.inputs).all(axis=tuple(range(1, self.inputs.ndim)))
         if not finite.all():
             row = int(np.flatnonzero(~finite)[0])
             raise InputError(f"{self.name}: inputs must be finite; row {row} (id {self.ids[row]}) has NaN or infinity")
@@ -112,7 +112,7 @@ class Examples:
     def _check_tokens(self) -> None:
         if self.inputs.ndim < 2:
             raise InputError(f"{self.name}: integer inputs are token ids (N, L), got {self.inputs.shape}")
-        negative = (self.inputs < 0).reshape(len(self.inputs), -1).any(axis=1)
+        negative = (self.inputs < 0).any(axis=tuple(range(1, self.inputs.ndim)))
         if negative.any():
             row = int(np.flatnonzero(negative)[0])
             raise InputError(

@@ -11,7 +11,7 @@ import inspect
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -190,11 +190,29 @@ def check_outputs(model: nn.Module, inputs: Tensor, num_classes: int, *, name: s
         raise InputError(f"{name} must return logits {expected} for the data's {num_classes} classes, got {came}")
 
 
+def _check_offered(
+    factory: Callable[..., Any], taken: Mapping[str, inspect.Parameter], offered: Container[str]
+) -> None:
+    """Refuses a factory that cannot be called with what it is offered."""
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    missing = [
+        name
+        for name, parameter in taken.items()
+        if parameter.default is parameter.empty and parameter.kind not in variable and name not in offered
+    ]
+    if missing:
+        raise InputError(
+            f"model {describe(factory)} needs {', '.join(missing)}, and a factory is given num_classes and in_channels"
+            " only: pass a function of your own that calls it"
+        )
+
+
 def _call(factory: Callable[..., Any], *, num_classes: int, in_channels: int) -> nn.Module:
     taken = inspect.signature(factory).parameters
     any_keyword = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
     offered = {"num_classes": num_classes, "in_channels": in_channels, "in_chans": in_channels}
     named = {name: value for name, value in offered.items() if name in taken}
+    _check_offered(factory, taken, named)
     # Factories of torchvision and timm pass any keyword on to models that know in_chans (timm) or no channels at all.
     guesses = [named]
     if any_keyword and not {"in_channels", "in_chans"} & named.keys():

@@ -12,6 +12,7 @@ import numpy as np
 from robustdistill.errors import InputError
 from robustdistill.files import write_json
 from robustdistill.metrics import Scores
+from robustdistill.predictions import checked_names
 
 if TYPE_CHECKING:
     from robustdistill.postshift.estimator import PostShift
@@ -65,7 +66,7 @@ def read(path: str | Path, make: type[PostShift], robustness: float | None = Non
     """Reads what `write` wrote, or raises InputError."""
     try:
         fields = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as a post-shift: {error}") from error
     if not isinstance(fields, dict) or (fields.get("kind"), fields.get("schema")) != ("post-shift", SCHEMA):
         raise InputError(f"{path} is not a post-shift file of schema {SCHEMA}")
@@ -75,7 +76,9 @@ def read(path: str | Path, make: type[PostShift], robustness: float | None = Non
             known = ", ".join(f"{value:g}" for value in sorted(points))
         else:
             return _from_fields(fields, make, None if robustness is None else points[robustness])
-    except (KeyError, TypeError, ValueError) as error:
+    except InputError as error:
+        raise InputError(f"{path} is damaged: {error}") from error
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(f"{path} is damaged: {error!r}") from error
     raise InputError(f"robustness must be one that {path} has a shift for ({known}), got {robustness}")
 
@@ -86,11 +89,11 @@ def _from_fields(fields: Mapping[str, Any], make: type[PostShift], point: Mappin
     settings["robustness"] = chosen["robustness"]
     shift = make(**settings) if fields["method"] == FROM_PRIORS else make(method=fields["method"], **settings)
     shift.method, shift.tau_ = fields["method"], fields["tau"]
-    names = tuple(str(line["class"]) for line in fields["classes"])
+    names = checked_names([str(line["class"]) for line in fields["classes"]])
     listed = chosen.get("log_coefficients", [line["log_coefficient"] for line in fields["classes"]])
     values = np.array(listed, dtype=np.float64)
-    if values.shape != (len(names),) or len(set(names)) != len(names) or not np.isfinite(values).all():
-        raise InputError(f"{len(names)} distinct class names must have as many finite log_coefficients")
+    if values.shape != (len(names),) or not np.isfinite(values).all():
+        raise InputError(f"{len(names)} classes must have as many finite log_coefficients, got {listed}")
     shift._set(names, values)
     shift.fingerprint_ = fields["fit_table"]
     if fields["fit_scores"] is not None:

@@ -38,7 +38,8 @@ def approximation_errors(problem: FiniteProblem, teacher: npt.ArrayLike, tau: fl
     """
     if not (math.isfinite(tau) and tau >= 0):
         raise InputError(f"tau must be finite and not negative, got {tau}")
-    off = tau * problem.distilled(teacher).class_densities - problem.class_densities
+    with np.errstate(over="ignore"):  # an infinite error is one
+        off = tau * problem.distilled(teacher).class_densities - problem.class_densities
     return np.asarray(problem.masses @ np.abs(off))
 
 
@@ -233,13 +234,23 @@ def theorem8(
 
 
 def step_size(bound: float, Z: float, classes: int, updates: int) -> float:  # noqa: N803
-    """γ = (1/(2BZ)) √(log C / K), of Theorems 4 and 8."""
+    """γ = (1/(2BZ)) √(log C / K), of Theorems 4 and 8; raises as `check_constants`."""
+    check_constants(bound=bound, Z=Z, classes=classes, delta=None)
+    if updates < 1:
+        raise InputError(f"updates must be at least 1, got {updates}")
     return math.sqrt(math.log(classes) / updates) / (2 * bound * Z)
 
 
 def validation_size(Z: float, classes: int, delta: float) -> int:  # noqa: N803
-    """The smallest n_val ≥ 8 Z log(2C/δ): then no class has less than half of its marginal in the validation set."""
-    return math.ceil(8 * Z * math.log(2 * classes / delta))
+    """The smallest n_val ≥ 8 Z log(2C/δ): then no class has less than half of its marginal in the validation set.
+
+    Raises as `check_constants`.
+    """
+    check_constants(bound=1.0, Z=Z, classes=classes, delta=delta)
+    wanted = 8 * Z * (math.log(2 * classes) - math.log(delta))
+    if not wanted < 2**53:
+        raise InputError(f"Z must be smaller: with {Z:.3g} no validation set is large enough ({wanted:.3g})")
+    return math.ceil(wanted)
 
 
 def check_constants(*, bound: float, Z: float, classes: int, delta: float | None) -> None:  # noqa: N803

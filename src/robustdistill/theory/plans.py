@@ -74,7 +74,8 @@ def plan(
             f"{fixed.approximation:g} (2B times it), validation {fixed.validation:g} (2 delta_val), training "
             f"{fixed.train:g} (2 tau delta_train), together {gap - left:g}; a better teacher or more data is needed"
         )
-    wanted = math.log(classes) * (4 * bound * Z / left) ** 2
+    share = 4 * bound * Z / left
+    wanted = math.log(classes) * share * share  # ** raises where this is infinite
     if not wanted < 2**53:
         raise InputError(
             f"gap must be larger: of {gap:g}, {left:g} is left for the updates, and {wanted:.3g} would be needed"

@@ -15,19 +15,35 @@ FloatArray = npt.NDArray[np.float64]
 SUM_TOLERANCE = 1e-6
 
 
+def as_floats(values: Any, name: str) -> FloatArray:
+    """Numbers of any kind as float64.
+
+    Raises:
+        InputError: they are text, complex or of no one shape.
+    """
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise InputError(f"{name} must be an array of numbers ({error})") from error
+    if array.dtype.kind not in "iufb":
+        raise InputError(f"{name} must be real numbers, got {array.dtype}")
+    return array.astype(np.float64)
+
+
 def checked_masses(masses: Any, name: str = "masses") -> FloatArray:
     """(M,) float64 summing to 1; a zero is an instance that never occurs.
 
     Raises:
         InputError: not (M,), negative, not finite, or summing to something else than 1.
     """
-    array = np.asarray(masses, dtype=np.float64)
+    array = as_floats(masses, name)
     if array.ndim != 1 or len(array) == 0:
         raise InputError(f"{name} must be (M,) with M >= 1, got {array.shape}")
     if len(bad := np.flatnonzero(~(np.isfinite(array) & (array >= 0)))):
         raise InputError(f"{name} must be finite and not negative; instance {bad[0]} has {array[bad[0]]:g}")
-    if abs(array.sum() - 1) > SUM_TOLERANCE:
-        raise InputError(f"{name} must sum to 1, got {array.sum():.9g}")
+    total = _sums(array)
+    if abs(total - 1) > SUM_TOLERANCE:
+        raise InputError(f"{name} must sum to 1, got {total:.9g}")
     return np.asarray(array / array.sum())
 
 
@@ -37,16 +53,21 @@ def checked_rows(rows: Any, instances: int | None, name: str) -> FloatArray:
     Raises:
         InputError: not (M, C), negative, not finite, or a row that does not sum to 1.
     """
-    array = np.asarray(rows, dtype=np.float64)
+    array = as_floats(rows, name)
     if array.ndim != 2 or array.shape[1] < 2 or len(array) != (len(array) if instances is None else instances):
         raise InputError(f"{name} must be (M, C) with M = {instances or 'any'} and C >= 2, got {array.shape}")
     wrong = ~(np.isfinite(array) & (array >= 0)).all(axis=1)
     if len(bad := np.flatnonzero(wrong)):
         raise InputError(f"{name} must be finite and not negative; instance {bad[0]} has {array[bad[0]]}")
-    sums = array.sum(axis=1)
+    sums = _sums(array)
     if len(bad := np.flatnonzero(np.abs(sums - 1) > SUM_TOLERANCE)):
         raise InputError(f"{name} must sum to 1 in each row; instance {bad[0]} sums to {sums[bad[0]]:.9g}")
     return np.asarray(array / sums[:, None])
+
+
+def _sums(array: FloatArray) -> Any:
+    with np.errstate(over="ignore"):  # infinity is not 1 either
+        return array.sum(axis=-1)
 
 
 def checked_logits(logits: Any, shape: tuple[int, int]) -> FloatArray:
@@ -55,7 +76,7 @@ def checked_logits(logits: Any, shape: tuple[int, int]) -> FloatArray:
     Raises:
         InputError: another shape, NaN or +∞, or a row that excludes every class.
     """
-    array = np.asarray(logits, dtype=np.float64)
+    array = as_floats(logits, "logits")
     if array.shape != shape:
         raise InputError(f"logits must be (M, C) = {shape}, got {array.shape}")
     if len(bad := np.flatnonzero((np.isnan(array) | (array == np.inf)).any(axis=1))):

@@ -111,11 +111,30 @@ class Keeper:
         if not self.path.is_file():
             return []
         about, tensors = self._read()
+        try:
+            history = self._put_back(about, tensors)
+        except Exception as error:  # of the model, the optimiser, a method, torch's generators: nothing in common
+            raise InputError(
+                f"{self.path} does not hold the state of this run ({error}): delete it to start anew"
+            ) from error
+        step.count, self.spent = about["steps"], about["seconds"]
+        self.saved_epochs = len(history)
+        logger.info("going on from %s, after epoch %d", self.path, len(history))
+        return history
+
+    def _put_back(self, about: dict[str, Any], tensors: dict[str, Tensor]) -> list[dict[str, Any]]:
+        history: list[dict[str, Any]] = about["history"]
+        _check_about(about, len(self.multipliers.priors))
         self.model.load_state_dict(_below(tensors, "model/"))
         states: dict[int, dict[str, Tensor]] = {}
         for name, value in _below(tensors, "optimizer/").items():
             index, _, key = name.partition("/")
             states.setdefault(int(index), {})[key] = value
+        shapes = [value.shape for group in self.optimizer.param_groups for value in group["params"]]
+        for number, state in states.items():
+            for key, value in state.items():
+                if value.ndim and value.shape != shapes[number]:
+                    raise InputError(f"{key} of parameter {number} must be {tuple(shapes[number])}, got {value.shape}")
         self.optimizer.load_state_dict({"state": states, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.multipliers.load_state_dict({**_below(tensors, "multipliers/"), **about})
         self.method.load_state(_below(tensors, "method/"))
@@ -124,10 +143,6 @@ class Keeper:
         torch.set_rng_state(tensors["generator/cpu"])
         if "generator/cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["generator/cuda"])
-        step.count, self.spent = about["steps"], about["seconds"]
-        history: list[dict[str, Any]] = about["history"]
-        self.saved_epochs = len(history)
-        logger.info("going on from %s, after epoch %d", self.path, len(history))
         return history
 
     def _read(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -167,6 +182,19 @@ def _check_writable(folder: Path) -> None:
             return
     except OSError as error:
         raise InputError(f"out must be a folder that can be written to, and {folder} is not: {error}") from error
+
+
+def _check_about(about: dict[str, Any], size: int) -> None:
+    """Refuses a history that is none, or of other multipliers, and counts that are none."""
+    if [entry["epoch"] for entry in about["history"]] != list(range(1, len(about["history"]) + 1)):
+        raise InputError("its history must have the epochs 1, 2, ...")
+    for entry in about["history"]:
+        weights = entry["multipliers"] if "group_multipliers" not in entry else entry["group_multipliers"]
+        if weights is not None and (len(weights) != size or not all(isinstance(one, float) for one in weights)):
+            raise InputError(f"its history must have {size} multipliers an epoch, got {weights}")
+    if not all(isinstance(about[name], int) and about[name] >= 0 for name in ("steps", "updates")):
+        raise InputError(f"its counts must be whole numbers, got {about['steps']} and {about['updates']}")
+    about["seconds"] = float(about["seconds"])
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

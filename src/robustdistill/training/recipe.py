@@ -115,9 +115,9 @@ class Recipe(BaseModel):
         Raises:
             InputError: there is none; the nearest is suggested.
         """
-        if name not in RECIPES:
-            raise unknown("recipe", name, RECIPES)
-        return RECIPES[name]
+        if str(name) not in RECIPES:  # a plan may say anything
+            raise unknown("recipe", str(name), RECIPES)
+        return RECIPES[str(name)]
 
 
 def resolve(recipe: Recipe | str | None, data_name: str) -> Recipe:

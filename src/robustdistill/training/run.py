@@ -179,7 +179,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
         if record["schema"] != SCHEMA or "spec" not in record:
             raise InputError(f"{path} is of schema {record['schema']}, this version reads {SCHEMA}")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path} is not a run's record: {error}") from error
     return dict(record)
 

@@ -23,6 +23,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -44,6 +46,7 @@ LIMIT_BYTES = 20 * 2**30  # Of all stores in the user's cache folder. A folder t
 _ABOUT, _ROWS = "about.json", "rows.f16"
 _LOWEST = -65504.0  # of float16
 _SIGN = -(2**15)  # the highest bit of a word
+_LAST_FINITE = np.array([_LOWEST], dtype=np.float16).view(np.int16)[0]  # as a word; above it are infinity and NaN
 
 
 class Codec(Protocol):
@@ -51,6 +54,10 @@ class Codec(Protocol):
 
     classes: int
     width: int
+
+    def sound(self, words: npt.NDArray[np.int16]) -> npt.NDArray[np.bool_]:
+        """(B, W) words -> (B,) whether each row is what `encode` can have made: a disk may have changed it."""
+        ...
 
     def encode(self, logits: Tensor) -> Tensor:
         """(B, C) float32 -> (B, W) int16."""
@@ -66,6 +73,9 @@ class Dense:
 
     def __init__(self, classes: int) -> None:
         self.classes = self.width = classes
+
+    def sound(self, words: npt.NDArray[np.int16]) -> npt.NDArray[np.bool_]:
+        return np.asarray((words <= _LAST_FINITE).all(axis=1))
 
     def encode(self, logits: Tensor) -> Tensor:
         return _negative_halves(logits - logits.amax(dim=1, keepdim=True))
@@ -83,6 +93,11 @@ class Top:
 
     def __init__(self, classes: int, k: int) -> None:
         self.classes, self.k, self.width = classes, k, 3 * k + 1
+
+    def sound(self, words: npt.NDArray[np.int16]) -> npt.NDArray[np.bool_]:
+        halves, low, high = words[:, : self.k + 1], words[:, self.k + 1 : 2 * self.k + 1], words[:, 2 * self.k + 1 :]
+        indices = (low & 0x7FFF).astype(np.int64) | ((high & 0x7FFF).astype(np.int64) << 15)
+        return np.asarray((halves <= _LAST_FINITE).all(axis=1) & (indices < self.classes).all(axis=1))
 
     def encode(self, logits: Tensor) -> Tensor:
         log_probabilities = torch.log_softmax(logits, dim=1)
@@ -162,6 +177,7 @@ class Views:
         positions, views = batch.keys or (batch.positions.cpu(), batch.views.cpu())
         rows = (positions * self.views + views).numpy()
         stored, whole = self._rows.read(rows)
+        whole &= self.codec.sound(stored)
         self.asked, self.found = self.asked + len(rows), self.found + int(whole.sum())
         words, device = torch.from_numpy(stored), batch.inputs.device
         if device.type != "cpu":
@@ -292,7 +308,7 @@ def open_store(root: Path, about: dict[str, Any], views: int, codec: Codec) -> V
     if path.is_file():
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise StaleStoreError(f"{path} is damaged ({error}): delete that folder, and it is made anew") from error
         if found != about:
             raise StaleStoreError(
