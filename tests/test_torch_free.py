@@ -33,7 +33,7 @@ MODULES = [
     "robustdistill.experiments.journal",
     "robustdistill.experiments.select",
     "robustdistill.experiments.plan",
-    "robustdistill.experiments.lease",
+    "robustdistill.lease",
     "robustdistill.experiments.upload",
     "robustdistill.experiments.paper.page",
     "robustdistill.experiments.paper.post_shift",

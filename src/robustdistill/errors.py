@@ -35,6 +35,10 @@ class DivergedError(RuntimeError):
         self.epoch, self.step, self.ids = epoch, step, tuple(ids)
 
 
+class FolderTakenError(RuntimeError):
+    """Another process works in the folder of a run; the message says which."""
+
+
 class StaleStoreError(RuntimeError):
     """A stored result belongs to another model, data set or setting than the one asked for."""
 

@@ -229,6 +229,7 @@ class ClassMultipliers:
         log_weights = state["log_weights"].to(self._log_weights)
         if log_weights.shape != self.priors.shape or not bool(log_weights.isfinite().all()):
             raise InputError(f"state must hold a finite log_weight for each of {len(self.priors)} priors")
+        self.priors = priors.clone()  # to the last bit: priors that are normalised twice differ in it
         self._log_weights = log_weights.clone()
         self._costs = None
         self.updates = int(state["updates"])

@@ -15,7 +15,7 @@ from experiments.test_execute import GRID, Chained
 from robustdistill.experiments import execute
 from robustdistill.experiments.execute import Bundle, Outcome, default_workers, run_all, run_bundle, tasks
 from robustdistill.experiments.executors import Died, Executor, Local
-from robustdistill.experiments.lease import LEASE
+from robustdistill.lease import LEASE
 from robustdistill.training.run import WEIGHTS
 
 JOBS = replace(

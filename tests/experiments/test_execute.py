@@ -27,7 +27,7 @@ from robustdistill.experiments.execute import (
 )
 from robustdistill.experiments.executors import Died, Executor, Local
 from robustdistill.experiments.grid import DataSource, Grid, Job, specs
-from robustdistill.experiments.lease import LEASE, Leases
+from robustdistill.lease import LEASE, Leases
 from robustdistill.predictions import Predictions
 from robustdistill.training.recipe import Recipe
 from robustdistill.training.run import Run

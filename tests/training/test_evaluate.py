@@ -8,11 +8,9 @@ import torch
 from torch import Tensor, nn
 
 import robustdistill as rd
-from robustdistill.data.batches import DeviceExamples
 from robustdistill.errors import InputError
 from robustdistill.predictions import Predictions
 from robustdistill.training import evaluate as evaluate_module
-from robustdistill.training.evaluate import logits_of
 from robustdistill.training.run import Run
 from training.problems import Dropout, picture_splits, pictures, short
 
@@ -65,9 +63,12 @@ def test_prediction_is_deterministic_and_leaves_the_mode_alone() -> None:
     assert not module.training
 
 
-def test_logits_at_positions(run: Run) -> None:
-    data = DeviceExamples(TEST)
-    torch.testing.assert_close(logits_of(run.model, data, torch.tensor([7, 2])), logits_of(run.model, data)[[7, 2]])
+def test_evaluation_never_holds_all_logits(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    """The same recalls as from the whole table, batch by batch; an id is named in a later batch too."""
+    whole = rd.predict(run, TEST).evaluate()
+    monkeypatch.setattr("robustdistill.training.evaluate.BATCH_SIZE", 4)
+    monkeypatch.setattr("robustdistill.training.evaluate.predict", None)
+    assert rd.evaluate(run, TEST).as_dict() == whole.as_dict()
 
 
 class NotFinite(nn.Module):

@@ -108,7 +108,7 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, Any]
     script = TESTS / "training" / "together.py"
     first = torchrun(3, script, "killed", folder)
     assert first.returncode != 0
-    assert sorted(path.name for path in (folder / "killed").iterdir()) == ["checkpoint.safetensors"]
+    assert sorted(path.name for path in (folder / "killed").iterdir()) == ["checkpoint.safetensors", "lease.json"]
     second = torchrun(3, script, "resumed", folder)
     assert second.returncode == 0, second.stderr
     assert sorted(path.name for path in (folder / "killed").iterdir()) == ["model.safetensors", "record.json"]

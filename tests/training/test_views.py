@@ -290,6 +290,7 @@ def test_a_row_that_is_half_written_is_not_read(tmp_path: Path) -> None:
             with file.path.open("r+b") as opened:
                 opened.seek(2 * 8)
                 opened.write(torn.tobytes())
+            file = RowFile(file.path, rows=5, width=4)
             assert file.read(np.array([1, 2]))[1].tolist() == [False, False]
             file.write(np.array([2]), words)
             read, whole = file.read(np.array([2, 2, 0]))
@@ -297,10 +298,10 @@ def test_a_row_that_is_half_written_is_not_read(tmp_path: Path) -> None:
             assert read[:2].tolist() == [*words.tolist(), *words.tolist()]
 
 
-@pytest.mark.parametrize("mapped", [True, False])
-def test_rows_are_read_as_they_were_written(tmp_path: Path, mapped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not mapped:
-        monkeypatch.setattr("robustdistill.training.rowfile.MAPPED_BYTES", 0)
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_rows_are_read_as_they_were_written(tmp_path: Path, in_memory: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not in_memory:
+        monkeypatch.setattr("robustdistill.training.rowfile.MEMORY_BYTES", 0)
     rng = np.random.default_rng(0)
     words = rng.integers(-(2**15), 0, (50, 7)).astype(np.int16)
     file = RowFile(tmp_path / "rows", rows=1000, width=7)

@@ -26,7 +26,8 @@ from robustdistill.cli.output import err_console, on_main_process, warn
 from robustdistill.cli.report import report
 from robustdistill.cli.reproduce import reproduce
 from robustdistill.cli.train import distill, train
-from robustdistill.errors import DivergedError, InputError, StaleStoreError
+from robustdistill.errors import DivergedError, FolderTakenError, InputError, StaleStoreError
+from robustdistill.files import DISK_ERRORS
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -72,12 +73,17 @@ def main() -> None:
     except (InputError, StaleStoreError) as error:
         _fail("error:", error)
         sys.exit(2)
-    except DivergedError as error:
+    except (DivergedError, FolderTakenError) as error:
         _fail("failed:", error)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        _fail("failed:", f"{error}; what was finished is kept, and the same command goes on once there is a remedy")
         sys.exit(1)
 
 
-def _fail(word: str, error: Exception) -> None:
+def _fail(word: str, error: Exception | str) -> None:
     """Says what has failed; on one of several processes only if the main one does not.
 
     Most of what one refuses all do. The main process has then said it within these seconds, and the launcher has ended

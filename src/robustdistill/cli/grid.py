@@ -106,6 +106,7 @@ def grid(
     """
     from robustdistill.cli.finish import conclude
     from robustdistill.experiments import execute
+    from robustdistill.files import make_folder, replacing
 
     quieten(quiet or as_json)
     found = merged(plan, fields.chosen(), loading.chosen(), optimisation.given(), allow_code=allow_code)
@@ -115,8 +116,9 @@ def grid(
     if dry_run:
         _describe(found, execute.tasks(jobs, out / "runs"), workers, as_json)
         return
-    (out / "runs").mkdir(parents=True, exist_ok=True)
-    (out / "plan.yaml").write_text(found.text(), encoding="utf-8")
+    make_folder(out / "runs")
+    with replacing(out / "plan.yaml") as temporary:
+        temporary.write_text(found.text(), encoding="utf-8")
     say(
         quiet or as_json,
         f"{whole.data.name}: {counted(jobs)}, {min(workers * running.replicas, len(jobs))} at a time, in {out}/runs.",

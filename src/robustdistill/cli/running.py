@@ -75,7 +75,7 @@ class Status:
 def status(tasks: Sequence[Task], workers: int) -> Status:
     """What a grid's folders say of its runs."""
     from robustdistill.experiments import execute
-    from robustdistill.experiments.lease import Leases
+    from robustdistill.lease import Leases
     from robustdistill.training.spec import CHECKPOINT
 
     leases, found, done, rest = Leases(), Status(), [], []

@@ -12,6 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache, partial
@@ -21,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 from robustdistill.errors import InputError
 from robustdistill.experiments.executors import Died, Executor, gpus
 from robustdistill.experiments.grid import DataSource, Job, specs
-from robustdistill.experiments.lease import Leases
-from robustdistill.files import write_json
-from robustdistill.training.spec import RECORD
+from robustdistill.files import DISK_ERRORS, sweep, write_json
+from robustdistill.lease import LEASE, Leases, lent
+from robustdistill.training.spec import CHECKPOINT, RECORD
 
 if TYPE_CHECKING:
     from robustdistill.data.splits import Splits
@@ -40,7 +41,8 @@ class Outcome:
     """How a run ended: `error` is None where it finished; `worst_class` and `balanced` are on validation.
 
     `hash` is that of its spec and names its folder. Runs that were trained together share out the `seconds`. `ran` is
-    False where nothing was trained: the run was finished or had failed before, or its teacher failed.
+    False where nothing was trained: the run was finished or had failed before, or its teacher failed. `lasting` is
+    False where the error is of the machine, such as a full disk: it is not recorded, the run is tried again next time.
     """
 
     job: Job
@@ -50,6 +52,7 @@ class Outcome:
     seconds: float | None = None
     error: str | None = None
     ran: bool = True
+    lasting: bool = True
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ def run_all(
                     known = _known(task, outcomes, retry_failed)
                 waiting.remove(task)
                 if known is not None:
-                    leases.release(task.folder)
+                    _tidy(task.folder, leases)
                     end(task, known)
                     continue
                 (task.folder / FAILED).unlink(missing_ok=True)
@@ -154,7 +157,7 @@ def run_all(
                 for task, outcome in zip(bundle, _outcomes(bundle, result, outcomes), strict=True):
                     del running[task.hash]
                     again = len(bundle) > 1 and outcome.ran and _may_fit_alone(result, outcome)
-                    if outcome.error is not None and outcome.ran and not again:
+                    if outcome.error is not None and outcome.ran and outcome.lasting and not again:
                         _record_failure(task, outcome.error)
                     leases.release(task.folder)
                     if again:
@@ -189,6 +192,15 @@ def _outcomes(bundle: Bundle, result: Any, outcomes: Mapping[str, Outcome]) -> l
 def _may_fit_alone(result: Any, outcome: Outcome) -> bool:
     """Whether a run of several failed for what may be the doing of the others: memory is short, or the process died."""
     return isinstance(result, Died) or (outcome.error or "").startswith("OutOfMemoryError")
+
+
+def _tidy(folder: Path, leases: Leases) -> None:
+    """Gives the lease of a run back that is at its end; also that of who died between its end and giving it back."""
+    if (folder / LEASE).exists():
+        with suppress(OSError):  # the folder may be read-only, which is no harm
+            if leases.holds(folder) or leases.take(folder):
+                sweep(folder)
+    leases.release(folder)
 
 
 def tasks(jobs: Sequence[Job], root: Path, command: str | None = None) -> list[Task]:
@@ -288,10 +300,12 @@ def run_task(task: Task, teacher: Outcome | None = None) -> Outcome:
     if teacher is not None and teacher.error is not None:
         return Outcome(task.job, task.hash, error=f"its teacher {teacher.job.name} failed", ran=False)
     try:
-        return _train(task)
+        with lent(task.folder):
+            return _train(task)
     except Exception as error:  # A model of the user's own may raise anything, and the other runs go on.
         logger.debug("%s failed", task.job.name, exc_info=True)
-        return Outcome(task.job, task.hash, error=f"{type(error).__name__}: {error}")
+        of_the_machine = isinstance(error, OSError) and error.errno in DISK_ERRORS
+        return Outcome(task.job, task.hash, error=f"{type(error).__name__}: {error}", lasting=not of_the_machine)
 
 
 def _train(task: Task) -> Outcome:
@@ -301,6 +315,11 @@ def _train(task: Task) -> Outcome:
     from robustdistill.training.run import Run
 
     job, data = task.job, load_data(task.job.data)
+    sweep(task.folder)
+    if (task.folder / RECORD).is_file() and _read(task.folder / RECORD) is None:
+        # No process leaves half a record; a disk that lost what it had called written may.
+        logger.warning("%s is torn: that run is made again", task.folder / RECORD)
+        (task.folder / RECORD).unlink()
     settings: dict[str, Any] = {
         "objective": job.objective,
         "recipe": job.recipe,
@@ -337,6 +356,7 @@ def _train(task: Task) -> Outcome:
             tested.write(task.folder / PREDICTIONS / "test.npz")
         run.test = evaluate(tested, data.test)
         run.save(task.folder)  # Last: with its test scores, a record says that all the rest is there.
+    (task.folder / CHECKPOINT).unlink(missing_ok=True)  # Left where a process died just after its record was written.
     seconds = _own_seconds(run.seconds, run.environment)
     return Outcome(job, task.hash, run.scores.worst_class, run.scores.balanced, seconds)
 

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from robustdistill import models
 from robustdistill.data.splits import Examples
 from robustdistill.errors import InputError
 from robustdistill.exporting.deployed import Deployed, deploy
 from robustdistill.exporting.facts import Facts
-from robustdistill.files import replacing
 from robustdistill.models.averaged import LIMIT, stacked
 from robustdistill.postshift import PostShift
+from robustdistill.tensorfile import write_tensors
 from robustdistill.training.run import Run
 
 
@@ -36,10 +36,7 @@ def export_safetensors(run: Run, path: Path | str, examples: Examples, shift: Po
         InputError: as `deploy`.
     """
     deployed = deploy(run, examples, shift)
-    # Clones: safetensors refuses tensors that share storage.
-    tensors = {name: value.detach().clone().contiguous() for name, value in deployed.model.state_dict().items()}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt", **deployed.facts.metadata()})
+    write_tensors(path, deployed.model.state_dict(), {"format": "pt", **deployed.facts.metadata()})
     return deployed
 
 

@@ -25,6 +25,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from robustdistill import pages
 from robustdistill.experiments.journal import Record, history
 from robustdistill.experiments.select import Group
+from robustdistill.files import replacing
 from robustdistill.report.fronts import families, is_teacher
 from robustdistill.report.panels import Panel, objective_name, objective_order, pair_name, row_name, worst_name
 from robustdistill.report.style import (
@@ -312,7 +313,8 @@ def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
         pages.write(svg, buffer.getvalue())
-        figure.savefig(png, dpi=170, metadata={"Software": None})
+        with replacing(png) as temporary:
+            figure.savefig(temporary, dpi=170, metadata={"Software": None})
     return svg, png
 
 

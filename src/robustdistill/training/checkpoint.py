@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from robustdistill.errors import InputError
-from robustdistill.files import replacing
 from robustdistill.methods import Method
 from robustdistill.models.averaged import Iterates
 from robustdistill.multipliers import ClassMultipliers
+from robustdistill.tensorfile import write_tensors
 from robustdistill.training.spec import CHECKPOINT, RunSpec, differences
 from robustdistill.training.step import TrainStep
 
@@ -40,6 +38,7 @@ class Keeper:
         folder: of the run.
         spec: of the run; a checkpoint of another one is refused.
         model, optimizer, multipliers, method, iterates: whose state it is.
+        check: called before each save; what it raises ends the run.
 
     Attributes:
         path: of the checkpoint.
@@ -56,9 +55,10 @@ class Keeper:
         multipliers: ClassMultipliers,
         method: Method,
         iterates: Iterates | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self.path = Path(folder) / CHECKPOINT
-        _check_writable(self.path.parent)
+        self._check, self._failing = check, False
         self.spec, self.model, self.optimizer = spec, model, optimizer
         self.multipliers, self.method, self.iterates = multipliers, method, iterates
         self.spent, self.saved_epochs = 0.0, 0
@@ -71,10 +71,14 @@ class Keeper:
         return f"no epoch was kept yet (the first is after {CHECKPOINT_SECONDS:g} s)"
 
     def save(self, history: list[dict[str, Any]], steps: int) -> None:
-        """Writes the state after the last epoch of `history`, unless the last save was a moment ago."""
+        """Writes the state after the last epoch of `history`, unless the last save was a moment ago.
+
+        On a disk that is full the state of before is kept, and training goes on: there may be room again later.
+        """
         now = time.perf_counter()
         if now - self._last < CHECKPOINT_SECONDS:
             return
+        self._check()
         tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{index}/{key}": value for key, value in state.items() if isinstance(value, Tensor)}
@@ -94,12 +98,23 @@ class Keeper:
             "objective": dro["objective"],
             "updates": dro["updates"],
         }
-        plain = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
         # As a tensor: the history of many classes outgrows the header that safetensors has for text.
-        plain["about"] = torch.frombuffer(bytearray(json.dumps(about).encode()), dtype=torch.uint8)
-        with replacing(self.path) as temporary:
-            save_file(plain, temporary)
+        tensors["about"] = torch.frombuffer(bytearray(json.dumps(about).encode()), dtype=torch.uint8)
         self._last = time.perf_counter()
+        try:
+            write_tensors(self.path, tensors)
+        except OSError as error:
+            if not self._failing:
+                logger.warning(
+                    "epoch %d could not be kept (%s): training goes on, and what an interruption costs grows until this"
+                    " works again; %s",
+                    len(history),
+                    error,
+                    self.parting_word(),
+                )
+            self._failing = True
+            return
+        self._last, self._failing = time.perf_counter(), False
         self.saved_epochs = len(history)
 
     def resume(self, step: TrainStep) -> list[dict[str, Any]]:
@@ -172,16 +187,6 @@ def interrupted_with(keeper: Keeper | None) -> Iterator[None]:
         raise KeyboardInterrupt(
             keeper.parting_word() if keeper is not None else "nothing is kept without out="
         ) from None
-
-
-def _check_writable(folder: Path) -> None:
-    """Refuses a folder that cannot be written to before anything is trained, not after."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return
-    except OSError as error:
-        raise InputError(f"out must be a folder that can be written to, and {folder} is not: {error}") from error
 
 
 def _check_about(about: dict[str, Any], size: int) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from robustdistill.data.splits import Examples, IntArray
-from robustdistill.data.stream import Loaded, on_device
+from robustdistill.data.stream import on_device
 from robustdistill.errors import InputError, unknown
 from robustdistill.groups import GroupsChoice
 from robustdistill.metrics import Scores
@@ -18,18 +20,6 @@ from robustdistill.training.device import choose_device
 from robustdistill.training.run import Run
 
 BATCH_SIZE = 512  # Of inference; chosen for the CPU's cache, and large enough for a GPU at these picture sizes.
-
-
-def logits_of(model: nn.Module, data: Loaded, positions: Tensor | None = None) -> Tensor:
-    """(N, C) float32 logits of clean examples, in order; the model's mode is put back afterwards.
-
-    Args:
-        model: on the data's device.
-        data: the examples.
-        positions: (M,) positions to take instead of all.
-    """
-    with evaluating(model), torch.inference_mode():
-        return torch.cat([model(batch.inputs).float() for batch in data.clean(BATCH_SIZE, positions)])
 
 
 def predict(model: nn.Module | Run, examples: Examples, *, device: str | torch.device | None = None) -> Predictions:
@@ -43,6 +33,20 @@ def predict(model: nn.Module | Run, examples: Examples, *, device: str | torch.d
     Raises:
         InputError: the model's outputs are not (B, C), or are not finite, or a Run has other classes or another order.
     """
+    return Predictions(
+        ids=examples.ids,
+        scores=np.concatenate(list(_logits(model, examples, device))),
+        kind="logits",
+        class_names=examples.class_names,
+        labels=examples.labels,
+        groups=None if examples.groups is None else np.array(examples.group_names)[examples.groups],
+    )
+
+
+def _logits(
+    model: nn.Module | Run, examples: Examples, device: str | torch.device | None
+) -> Iterator[npt.NDArray[np.float32]]:
+    """Checked logits (B, C) of one batch after the other, as `predict` returns all of them."""
     if isinstance(model, Run) and model.class_names != examples.class_names:
         raise InputError(f"the run's classes are {model.class_names}, those of {examples.name} {examples.class_names}")
     module = model.model if isinstance(model, Run) else model
@@ -51,20 +55,17 @@ def predict(model: nn.Module | Run, examples: Examples, *, device: str | torch.d
     data = on_device(examples, device)
     module.to(device)
     check_outputs(module, data.sample(2).inputs, examples.num_classes, name="model")
-    logits = logits_of(module, data).cpu().numpy()
-    if not np.isfinite(logits).all():
-        row = int(np.flatnonzero(~np.isfinite(logits).all(axis=1))[0])
-        raise InputError(
-            f"the model's logits must be finite; {examples.name} row {row} (id {examples.ids[row]}) is not"
-        )
-    return Predictions(
-        ids=examples.ids,
-        scores=logits,
-        kind="logits",
-        class_names=examples.class_names,
-        labels=examples.labels,
-        groups=None if examples.groups is None else np.array(examples.group_names)[examples.groups],
-    )
+    start = 0
+    for batch in data.clean(BATCH_SIZE):
+        with evaluating(module), torch.inference_mode():
+            logits = module(batch.inputs).float().cpu().numpy()
+        if not np.isfinite(logits).all():
+            row = start + int(np.flatnonzero(~np.isfinite(logits).all(axis=1))[0])
+            raise InputError(
+                f"the model's logits must be finite; {examples.name} row {row} (id {examples.ids[row]}) is not"
+            )
+        start += len(logits)
+        yield logits
 
 
 def group_index(examples: Examples, groups: GroupsChoice) -> tuple[IntArray, npt.NDArray[np.str_]]:
@@ -119,7 +120,8 @@ def evaluate(
     elif examples is None:
         raise InputError("evaluate(model) needs examples; only a table of predictions has labels of its own")
     else:
-        predicted = predict(model, examples, device=device).predicted
+        # Batch by batch: of very many classes, all logits may be more than fits.
+        predicted = np.concatenate([logits.argmax(axis=1) for logits in _logits(model, examples, device)])
     if groups != "class":
         index, names = group_index(examples, groups)
         labels, classes = examples.require_labels(), examples.num_classes

@@ -24,12 +24,13 @@ from robustdistill.objectives import Objective
 from robustdistill.risks import RiskLoss
 from robustdistill.training.checkpoint import Keeper, interrupted_with
 from robustdistill.training.divergence import DivergenceWatch
+from robustdistill.training.folder import alone_in
 from robustdistill.training.history import RunawayWatch, epoch_record
 from robustdistill.training.processes import launched
 from robustdistill.training.progress import EpochProgress
 from robustdistill.training.recipe import Recipe, resolve
 from robustdistill.training.replicas import speaks
-from robustdistill.training.run import Run, finished
+from robustdistill.training.run import Run
 from robustdistill.training.schedule import learning_rate
 from robustdistill.training.setup import (
     check_data,
@@ -92,7 +93,8 @@ def fit(
         device: where to train; by default what accelerate finds.
         threads: CPU threads; part of the run's identity, since one and two give different bits. As set by default.
         out: a folder for checkpoints and the finished run. A finished run of the same spec is loaded instead of trained
-            again, an interrupted one is gone on with, another one is refused.
+            again, an interrupted one is gone on with, another one is refused. While another process works in it, this
+            one waits.
         progress: whether to show a bar on a terminal, or log lines elsewhere.
         trackers: where each epoch's record is sent too, such as "tensorboard"; see `integrations.tracking`.
         extra: more to keep in the record.
@@ -105,6 +107,8 @@ def fit(
         DivergedError: a loss, a risk or a weight is not finite; the first bad step, its examples' ids and what to lower
             are said. Noticed at the next update of the multipliers, or at the end of the epoch; what `out` keeps is
             from before.
+        FolderTakenError: this process was stopped for a minute or longer, and another one works in `out` now.
+        OSError: the finished run could not be written, such as on a full disk; the last checkpoint is kept.
     """
     workers = launched()
     with workers.agreeing():
@@ -133,14 +137,16 @@ def fit(
             distillation=targets.describe(),
         )
         device = workers.choose_device(device)
-        done = out is not None and finished(out, spec)
-    workers.check_same(spec, finished=done)
-    if out is not None and done:
-        with workers.one_voice(), workers.agreeing():
-            logger.info("%s is finished already; loaded", out)
-            return Run.load(out, model=None if isinstance(model, str) and ":" not in model else model)
 
-    with isolated(seed, threads, device), workers.one_voice():
+    with (
+        isolated(seed, threads, device),
+        workers.one_voice(),
+        alone_in(out, spec, workers) as place,
+    ):
+        if place.finished and place.folder is not None:
+            with workers.agreeing():
+                logger.info("%s is finished already; loaded", place.folder)
+                return Run.load(place.folder, model=None if isinstance(model, str) and ":" not in model else model)
         with workers.agreeing():
             train_data, val_data = on_device(train, device), on_device(val, device)
             module = make_model(model, train_data)
@@ -167,7 +173,11 @@ def fit(
             )
             optimizer = make_optimizer(module, recipe)
             iterates = Iterates() if scorer == "averaged" else None
-            keeper = Keeper(out, spec, module, optimizer, multipliers, how, iterates) if out is not None else None
+            keeper = (
+                Keeper(place.folder, spec, module, optimizer, multipliers, how, iterates, place.check)
+                if place.folder is not None
+                else None
+            )
         step = TrainStep(
             module, optimizer, how, workers, precision=recipe.precision, execution=recipe.execution, seed=seed
         )
@@ -279,10 +289,11 @@ def fit(
             extra={**({} if grouping is None else {"group_names": list(grouping.names)}), **(extra or {})},
             environment={**environment(str(device)), "processes": workers.count, "replicas": step.replicas},
         )
-    if keeper is not None:
-        run.folder = keeper.path.parent.resolve()
-        with workers.agreeing():  # nobody leaves before it is written
-            if workers.main:
-                run.save(run.folder)
-                keeper.path.unlink(missing_ok=True)
+        if keeper is not None:
+            run.folder = keeper.path.parent.resolve()
+            with workers.agreeing():  # nobody leaves before it is written
+                if workers.main:
+                    place.check()
+                    run.save(run.folder)
+                    keeper.path.unlink(missing_ok=True)
     return run

@@ -15,6 +15,8 @@ from robustdistill.predictions import Predictions
 from robustdistill.training.spec import Distillation
 from robustdistill.training.views import Codec, Views, ViewsChoice, ask_in_blocks, codec, open_views
 
+KEPT = 2**31  # Logits, 8 GiB of them, that a teacher's predictions on clean examples may be.
+
 TeacherSource = nn.Module | dict[str, Predictions]
 
 
@@ -40,9 +42,13 @@ class Member:
     def is_live(self, train: Loaded) -> bool:
         """Whether it is asked at every step.
 
-        Where the only view is the clean one its predictions are kept: a live teacher would say the same.
+        Where the only view is the clean one its predictions are kept: a live teacher would say the same. Of very many
+        classes they are not, since they would take more memory than the rest of the training.
         """
-        return isinstance(self.source, nn.Module) and self.identity.teacher_view == "same" and train.views > 1
+        large = len(train) * train.examples.num_classes > KEPT
+        return (
+            isinstance(self.source, nn.Module) and self.identity.teacher_view == "same" and (train.views > 1 or large)
+        )
 
     def open_views(self, train: Loaded) -> None:
         """Opens the store of its predictions on the views of `train`, where they are wanted as they are stored."""

@@ -3,27 +3,29 @@
 A file begins as a hole full of zeros, and every word that is written has its highest bit set. So a row is whole where
 all its words are negative, and half a row, whatever stopped its writing, is never taken for one: there is no flag whose
 order of writing would matter. Whoever writes a row writes the same bytes, so that two who do are no trouble.
+
+The file is never mapped into memory. To read a hole through a map takes room on some file systems (tmpfs), and where
+there is none, or the disk fails, or somebody cuts the file short, the process is killed by a signal; calls raise.
 """
 
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 import weakref
-from collections import deque
 from itertools import repeat
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from robustdistill import faults
 from robustdistill.errors import StaleStoreError
 
 Words = npt.NDArray[np.int16]
 Rows = npt.NDArray[np.int64]
 
-MAPPED_BYTES = 2**27  # Larger files are read without mapping them, or reading at random would make all of one resident.
+MEMORY_BYTES = 2**27  # Rows of smaller files are kept in memory once they were read or written.
 
 
 class RowFile:
@@ -49,33 +51,66 @@ class RowFile:
             os.truncate(self._file, size)
         elif found != size:
             raise StaleStoreError(f"{path} has {found} bytes and should have {size}: delete it, and it is made anew")
-        self._mapped: Words | None = None
-        if 0 < size <= MAPPED_BYTES:
-            mapped = mmap.mmap(self._file, size, prot=mmap.PROT_READ)
-            self._mapped = np.frombuffer(mapped, dtype=np.int16).reshape(rows, width)
+        # Zeros of which the system gives room to those rows alone that are set.
+        self._known: Words | None = np.zeros((rows, width), dtype=np.int16) if size <= MEMORY_BYTES else None
 
     def read(self, rows: Rows) -> tuple[Words, npt.NDArray[np.bool_]]:
-        """(M, W) the rows (M,) and (M,) whether each is whole; what is not is to be ignored."""
-        if self._mapped is not None:
-            words = self._mapped.take(rows, axis=0)
-        else:
-            words = np.empty((len(rows), self.width), dtype=np.int16)
-            # A loop in C: the calls themselves are what takes the time.
-            deque(map(os.preadv, repeat(self._file), _one_by_one(words), (rows * 2 * self.width).tolist()), maxlen=0)
-        return words, np.asarray((words < 0).all(axis=1))
+        """(M, W) the rows (M,) and (M,) whether each is whole; what is not is to be ignored.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        if self._known is None:
+            words = self._from_file(rows)
+            return words, _whole(words)
+        words = self._known.take(rows, axis=0)
+        whole = _whole(words)
+        if not whole.all():
+            missing = (~whole).nonzero()[0]
+            words[missing] = found = self._from_file(rows[missing])
+            whole[missing] = there = _whole(found)
+            self._known[rows[missing[there]]] = found[there]
+        return words, whole
+
+    def _from_file(self, rows: Rows) -> Words:
+        words = np.empty((len(rows), self.width), dtype=np.int16)
+        # A loop in C: the calls themselves are what takes the time.
+        offsets = (rows * 2 * self.width).tolist()
+        if sum(map(os.preadv, repeat(self._file), _one_by_one(words), offsets)) != words.nbytes:
+            words[:] = 0  # Somebody has cut the file short: what is left of it is whole rows, one by one.
+            for offset, part in zip(offsets, _one_by_one(words), strict=True):
+                os.preadv(self._file, part, offset)
+        return words
 
     def write(self, rows: Rows, words: Words) -> None:
         """Writes whole rows (M, W) at `rows` (M,).
-
-        Not through memory: on a full disk that would kill the process, where this raises.
 
         Raises:
             OSError: the disk is full, or cannot be written to.
         """
         words = np.ascontiguousarray(words)
-        for row, part in zip(rows.tolist(), _one_by_one(words), strict=True):
+        parts = list(zip(rows.tolist(), _one_by_one(words), strict=True))
+        faults.reach("before", self.path)
+        faults.reach("middle", self.path, lambda: self._tear(parts))
+        for row, part in parts:
             if os.pwritev(self._file, part, row * 2 * self.width) != 2 * self.width:
                 raise OSError(errno.ENOSPC, f"{self.path} could not be written to: is the disk full?")
+        faults.reach("whole", self.path)
+        if self._known is not None:
+            self._known[rows] = words
+        faults.reach("after", self.path)
+
+    def _tear(self, parts: list[tuple[int, tuple[memoryview]]]) -> None:
+        """Leaves half of the bytes of a write, the last of them half a row."""
+        half = len(parts) // 2
+        for row, (part,) in parts[:half]:
+            os.pwrite(self._file, part, row * 2 * self.width)
+        for row, (part,) in parts[half : half + 1]:
+            os.pwrite(self._file, part[: self.width], row * 2 * self.width)
+
+
+def _whole(words: Words) -> npt.NDArray[np.bool_]:
+    return np.asarray((words < 0).all(axis=1))
 
 
 def _one_by_one(words: Words) -> list[tuple[memoryview]]:

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from robustdistill import models
 from robustdistill.environment import environment
 from robustdistill.errors import InputError
-from robustdistill.files import replacing, write_json
+from robustdistill.files import write_json
 from robustdistill.metrics import Scores
 from robustdistill.models.averaged import stacked
 from robustdistill.multipliers import ClassMultipliers
+from robustdistill.tensorfile import write_tensors
 from robustdistill.training.spec import RECORD, SCHEMA, RunSpec, differences
 
 WEIGHTS = "model.safetensors"
@@ -93,10 +94,7 @@ class Run:
     def save(self, folder: Path | str) -> Path:
         """Writes model.safetensors and then record.json, each atomically: a folder with a record is a finished run."""
         self.folder = Path(folder).resolve()
-        # Clones: safetensors refuses tensors that share storage or are not contiguous (channels-last weights are not).
-        tensors = {k: v.detach().cpu().clone().contiguous() for k, v in self.model.state_dict().items()}
-        with replacing(self.folder / WEIGHTS) as temporary:
-            save_file(tensors, temporary)
+        write_tensors(self.folder / WEIGHTS, self.model.state_dict())
         write_json(self.folder / RECORD, self.record())
         return self.folder
 
@@ -180,7 +178,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         if record["schema"] != SCHEMA or "spec" not in record:
             raise InputError(f"{path} is of schema {record['schema']}, this version reads {SCHEMA}")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{path} is not a run's record: {error}") from error
+        raise InputError(f"{path} is not a run's record: {error}; delete it to train that run again") from error
     return dict(record)
 
 

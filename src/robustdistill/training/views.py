@@ -169,14 +169,14 @@ class Views:
         self.folder, self.views, self.codec = folder, views, codec
         self.asked = self.found = 0
         self._rows: RowFile = rows
-        self._writable = True
+        self._readable = self._writable = True
         self._pending: deque[tuple[Any, Tensor, Any]] = deque()
 
     def logits(self, batch: Batch, ask: Callable[[Tensor], Tensor]) -> Tensor:
         """(B, C) float32 what the teacher says of a batch; `ask` is called with the inputs that nobody met before."""
         positions, views = batch.keys or (batch.positions.cpu(), batch.views.cpu())
         rows = (positions * self.views + views).numpy()
-        stored, whole = self._rows.read(rows)
+        stored, whole = self._read(rows)
         whole &= self.codec.sound(stored)
         self.asked, self.found = self.asked + len(rows), self.found + int(whole.sum())
         words, device = torch.from_numpy(stored), batch.inputs.device
@@ -189,6 +189,15 @@ class Views:
             words[places] = made
             self._keep(rows[missing.numpy()], made)
         return self.codec.decode(words)
+
+    def _read(self, rows: Any) -> tuple[Any, Any]:
+        try:
+            return self._rows.read(rows)
+        except OSError as error:
+            if self._readable:
+                logger.warning("%s cannot be read (%s); the teacher is asked instead", self.folder, error)
+            self._readable = False
+            return np.zeros((len(rows), self.codec.width), dtype=np.int16), np.zeros(len(rows), dtype=bool)
 
     def _keep(self, rows: Any, words: Tensor) -> None:
         if words.device.type == "cpu":

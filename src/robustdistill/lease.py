@@ -4,8 +4,8 @@ A lease is a small file that its owner replaces again and again ("beats") while 
 which exactly one process can make, on NFS too; no flock. Nobody compares clocks of two machines: a lease is dead when
 the one who looks has seen it unchanged for as long as its owner said, by the looker's own clock that never jumps.
 
-A lease spares work and is not what keeps results right: two processes that train one run write the same bits, each file
-in one step.
+Between processes of one spec a lease spares work and is not what keeps results right: they write the same bits, each
+file in one step. Between processes of different specs that were told one folder, it keeps their files from mixing.
 """
 
 from __future__ import annotations
@@ -17,11 +17,15 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from robustdistill import faults
+from robustdistill.files import make_folder
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +43,12 @@ class Leases:
 
     def __init__(self, seconds: float = SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
         self.seconds, self._clock = seconds, clock
-        self.owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
+        self.owner = {
+            "host": socket.gethostname(),
+            "machine": _machine(),
+            "pid": os.getpid(),
+            "started": _started(os.getpid()),
+        }
         self._held: dict[Path, str] = {}
         self._seen: dict[Path, tuple[str, float]] = {}
         self._lock = threading.Lock()
@@ -59,9 +68,13 @@ class Leases:
             self.release(path.parent)
 
     def take(self, folder: Path) -> bool:
-        """Takes the lease of a run's folder; False while another owner's is alive."""
+        """Takes the lease of a run's folder; False while another owner's is alive.
+
+        Raises:
+            OSError: the folder cannot be written to.
+        """
         path = folder / LEASE
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         token = uuid.uuid4().hex
         if not self._link(path, token):
             found = _read(path)
@@ -81,9 +94,25 @@ class Leases:
         path = folder / LEASE
         with self._lock:
             token = self._held.pop(path, None)
+        try:
+            found = _read(path)
+            if found is not None and json.loads(found).get("token") == token:
+                path.unlink(missing_ok=True)
+        except OSError as error:  # It dies in its time, and at once for those on this machine.
+            logger.warning("the lease %s could not be given back: %s", path, error)
+
+    def holds(self, folder: Path) -> bool:
+        """Whether the lease of a folder is this process's still."""
+        path = folder / LEASE
+        with self._lock:
+            token = self._held.get(path)
         found = _read(path)
-        if found is not None and json.loads(found).get("token") == token:
-            path.unlink(missing_ok=True)
+        return token is not None and found is not None and json.loads(found).get("token") == token
+
+    def is_own(self, folder: Path) -> bool:
+        """Whether a folder's lease is of this process, by whatever `Leases` of it."""
+        found = _read(folder / LEASE)
+        return found is not None and self.owner.items() <= json.loads(found).items()
 
     def holder(self, folder: Path) -> str | None:
         """Who holds the lease of a folder, for people: "host, process 123"; None if nobody does who is alive."""
@@ -94,15 +123,25 @@ class Leases:
         return f"{content.get('host')}, process {content.get('pid')}"
 
     def _link(self, path: Path, token: str) -> bool:
-        temporary = path.with_name(f".{LEASE}.{token}")
-        temporary.write_text(self._text(token), encoding="utf-8")
         try:
+            temporary = self._written(path, token)
             path.hardlink_to(temporary)
+            faults.reach("after", path)
         except FileExistsError:
             return False
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                _beside(path, token).unlink(missing_ok=True)
         return True
+
+    def _written(self, path: Path, token: str) -> Path:
+        """A lease beside its place. It is not synced: after a crash of the machine nobody holds it."""
+        temporary = _beside(path, token)
+        faults.reach("before", path)
+        temporary.write_text(self._text(token), encoding="utf-8")
+        faults.reach("middle", path, lambda: os.truncate(temporary, temporary.stat().st_size // 2))
+        faults.reach("whole", path)
+        return temporary
 
     def _text(self, token: str) -> str:
         # The deadline is for people; `beat` alone, which differs at each beat, says that the owner lives.
@@ -112,7 +151,7 @@ class Leases:
 
     def _dead(self, path: Path, found: str) -> bool:
         content = json.loads(found)
-        if content.get("host") == self.owner["host"] and not _alive(content):
+        if content.get("machine") == self.owner["machine"] and not _alive(content):
             return True
         before, since = self._seen.get(path, ("", 0.0))
         now = self._clock()
@@ -137,11 +176,43 @@ class Leases:
                     with self._lock:
                         self._held.pop(path, None)
                     continue
-                temporary = path.with_name(f".{LEASE}.{token}")
-                temporary.write_text(self._text(token), encoding="utf-8")
-                temporary.replace(path)
+                self._written(path, token).replace(path)
+                faults.reach("after", path)
             except OSError as error:  # A full disk or a network that is away: the next beat tries again.
                 logger.warning("the lease %s could not be renewed: %s", path, error)
+
+
+_lent: set[Path] = set()
+
+
+@contextmanager
+def lent(folder: Path) -> Iterator[None]:
+    """Lets this process work in a folder whose lease the process that told it to holds."""
+    _lent.add(folder.resolve())
+    try:
+        yield
+    finally:
+        _lent.discard(folder.resolve())
+
+
+def is_lent(folder: Path) -> bool:
+    return folder.resolve() in _lent
+
+
+def _beside(path: Path, token: str) -> Path:
+    return path.with_name(f".{LEASE}.{token}")
+
+
+def _machine() -> str:
+    """Where a process number means one process: this boot of this machine, and this container on it.
+
+    A host's name does not tell: containers on several machines may have one name, and all have a process 1.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return socket.gethostname()
 
 
 def _read(path: Path) -> str | None:
@@ -158,7 +229,7 @@ def _read(path: Path) -> str | None:
 
 def _remove(path: Path, dead: str) -> bool:
     """Takes a dead lease away; False if somebody was faster, whose lease is then put back."""
-    aside = path.with_name(f".{LEASE}.{uuid.uuid4().hex}")
+    aside = _beside(path, uuid.uuid4().hex)
     try:
         path.rename(aside)
     except FileNotFoundError:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from robustdistill.experiments.lease import LEASE, Leases, _started
+from robustdistill import faults
+from robustdistill.faults import MOMENTS
+from robustdistill.lease import LEASE, Leases, _started, is_lent, lent
 
 
 class Clock:
@@ -25,7 +29,7 @@ class Clock:
 
 def of_another_machine(**settings: Any) -> Leases:
     leases = Leases(**settings)
-    leases.owner = {"host": "another-machine", "pid": 7, "started": "1"}
+    leases.owner = {"host": "another-machine", "machine": "another boot", "pid": 7, "started": "1"}
     return leases
 
 
@@ -82,10 +86,10 @@ def test_what_the_owner_s_clock_says_does_not_matter(tmp_path: Path) -> None:
 
 def test_the_lease_of_a_process_that_is_gone_is_free_at_once(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from robustdistill.experiments.lease import Leases\n"
+        "import os, sys; from pathlib import Path; from robustdistill.lease import Leases\n"
         "assert Leases().take(Path(sys.argv[1])); os.kill(os.getpid(), 9)"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=environment).returncode == -9
     assert (tmp_path / LEASE).exists()
     assert Leases().holder(tmp_path) is None
@@ -138,11 +142,11 @@ def test_leaving_the_block_gives_all_back_and_beats_meanwhile(tmp_path: Path) ->
 
 def test_many_who_want_one_lease_get_it_once(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from robustdistill.experiments.lease import Leases\n"
+        "import sys; from pathlib import Path; from robustdistill.lease import Leases\n"
         "leases = Leases(); sys.stdin.readline()\n"
         "print(sum(leases.take(Path(sys.argv[1]) / str(i)) for i in range(100)), flush=True); sys.stdin.readline()"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
     command = [sys.executable, "-c", code, str(tmp_path)]
     many = [
         subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -156,3 +160,108 @@ def test_many_who_want_one_lease_get_it_once(tmp_path: Path) -> None:
     for process in many:
         process.communicate("stop\n")
     assert sum(taken) == 100
+
+
+def test_a_clock_that_jumps_frees_no_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wall clock goes back and forth by years on both sides while the owner lives."""
+    jumps = iter([0.0, 2e9, 1.0, 4e9, 5.0] * 100_000)
+    monkeypatch.setattr(time, "time", lambda: next(jumps))
+    monkeypatch.setattr(time, "time_ns", lambda: int(next(jumps) * 1e9) + time.monotonic_ns() % 10**9)
+    with of_another_machine(seconds=0.4) as owner:
+        assert owner.take(tmp_path)
+        looker, until = Leases(), time.monotonic() + 1.2
+        while time.monotonic() < until:
+            assert not looker.take(tmp_path)
+            time.sleep(0.02)
+        assert owner.holds(tmp_path)
+
+
+def test_a_stopped_process_loses_its_lease_and_knows(tmp_path: Path) -> None:
+    """SIGSTOP for longer than the lease lives, then SIGCONT: whoever has taken over keeps it."""
+    code = (
+        "import sys; from pathlib import Path; from robustdistill.lease import Leases\n"
+        "folder = Path(sys.argv[1])\n"
+        "with Leases(seconds=0.5) as leases:\n"
+        "    print(leases.take(folder), flush=True); sys.stdin.readline()\n"
+        "    print(leases.holds(folder), flush=True); leases.beat(); print(leases.holds(folder), flush=True)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == "True\n"
+        looker = Leases()
+        assert not looker.take(tmp_path)
+        owner.send_signal(signal.SIGSTOP)
+        until = time.monotonic() + 30
+        while not (taken := looker.take(tmp_path)) and time.monotonic() < until:
+            time.sleep(0.05)
+        assert taken
+        text = (tmp_path / LEASE).read_text()
+        owner.send_signal(signal.SIGCONT)
+        out, errors = owner.communicate("go on\n", timeout=60)
+    assert out == "False\nFalse\n"
+    assert "was taken over" in errors
+    assert (tmp_path / LEASE).read_text() == text
+    assert looker.holds(tmp_path)
+
+
+def test_a_host_of_the_same_name_is_another_machine(tmp_path: Path) -> None:
+    """Containers on two machines may share name and process number: what is gone there is told by time alone."""
+    clock = Clock()
+    leases = Leases(clock=clock)
+    content = {**leases.owner, "machine": "another boot", "pid": 2**22 + 1, "token": "t", "seconds": 60}
+    (tmp_path / LEASE).write_text(json.dumps(content))
+    assert not leases.take(tmp_path)
+    clock.now += 61
+    assert leases.take(tmp_path)
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_disk_that_is_full_is_said_and_leaves_nothing(moment: str, tmp_path: Path) -> None:
+    with faults.injected(f"ENOSPC:{moment}:1"), pytest.raises(OSError, match="No space left"):
+        Leases().take(tmp_path)
+    assert not [path for path in tmp_path.iterdir() if path.name != LEASE]
+    assert (tmp_path / LEASE).exists() == (moment == "after")
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_beat_that_fails_is_made_up_for_by_the_next(
+    moment: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    leases = Leases()
+    leases.take(tmp_path)
+    with faults.injected(f"ENOSPC:{moment}:1"):
+        leases.beat()
+    assert "could not be renewed" in caplog.text
+    assert leases.holds(tmp_path)
+    before = (tmp_path / LEASE).read_text()
+    leases.beat()
+    assert (tmp_path / LEASE).read_text() != before
+    leases.release(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lease_that_cannot_be_deleted_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(self: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    leases = Leases()
+    leases.take(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", fails)
+        leases.release(tmp_path)
+    assert "could not be given back" in caplog.text
+    assert not leases.holds(tmp_path)
+
+
+def test_a_folder_is_lent_for_the_length_of_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with lent(Path("run")):
+        assert is_lent(tmp_path / "run")
+        assert not is_lent(tmp_path)
+    assert not is_lent(Path("run"))
