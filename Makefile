@@ -6,7 +6,7 @@ WORKERS ?= 2
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-oldest lint format bench lock docs clean
+.PHONY: help venv demo test test-oldest lint format bench soak lock docs clean
 
 help: ## list the targets
 	@echo "usage: make TARGET"
@@ -41,6 +41,9 @@ lock: ## write the locks, bill of materials and list of licences anew, after a c
 	@$(or $(PYTHON),python3) scripts/lock.py
 	@sh scripts/bootstrap.sh
 	@$(PYTHON_IN_VENV) scripts/sbom.py
+
+soak: venv ## break things on purpose, for long: kills, full disks, a day's runs, large data (KILLS=220 RUNS=960 SEED=0)
+	@failed=0; for script in benchmarks/soak_*.py; do $(PYTHON_IN_VENV) "$$script" || failed=1; done; exit $$failed
 
 docs: venv ## build the documentation's pages into build/site
 	@NO_MKDOCS_2_WARNING=1 $(PYTHON_IN_VENV) -m mkdocs build --quiet

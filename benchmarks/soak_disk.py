@@ -88,10 +88,16 @@ def tried(root: Path, work: Callable[[Path], Any], counts: Counter[str]) -> None
         counts["done"] += 1
     except InputError as error:  # before anything is trained
         counts["refused"] += 1
-        counts["unclear"] += "No space left" not in str(error) and "cannot keep" not in str(error)
+        _check_clear(error, "No space left" in str(error) or "is the limit there" in str(error), counts)
     except OSError as error:
         counts["failed"] += 1
-        counts["unclear"] += "No space left on device: '" not in str(error)
+        _check_clear(error, "No space left on device: '" in str(error), counts)
+
+
+def _check_clear(error: Exception, clear: bool, counts: Counter[str]) -> None:
+    if not clear:
+        counts["unclear"] += 1
+        print(f"  unclear: {type(error).__name__}: {error}", flush=True)
 
 
 def soak(name: str, work: Callable[[Path], Any]) -> None:

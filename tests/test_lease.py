@@ -227,6 +227,15 @@ def test_a_disk_that_is_full_is_said_and_leaves_nothing(moment: str, tmp_path: P
     assert (tmp_path / LEASE).exists() == (moment == "after")
 
 
+def test_a_disk_that_is_full_is_said_of_the_lease_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, text: str, encoding: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")  # as `write` has it
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*/lease\.json'"):
+        Leases().take(tmp_path)
+
+
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_beat_that_fails_is_made_up_for_by_the_next(
     moment: str, tmp_path: Path, caplog: pytest.LogCaptureFixture

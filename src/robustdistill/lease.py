@@ -138,7 +138,10 @@ class Leases:
         """A lease beside its place. It is not synced: after a crash of the machine nobody holds it."""
         temporary = _beside(path, token)
         faults.reach("before", path)
-        temporary.write_text(self._text(token), encoding="utf-8")
+        try:
+            temporary.write_text(self._text(token), encoding="utf-8")
+        except OSError as error:  # a full disk names no file
+            raise OSError(error.errno, error.strerror, str(path)) from error
         faults.reach("middle", path, lambda: os.truncate(temporary, temporary.stat().st_size // 2))
         faults.reach("whole", path)
         return temporary
