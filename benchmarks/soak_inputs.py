@@ -51,11 +51,18 @@ def one(index: int, inputs: int) -> Found:
         fuzz(target, inputs, seed=SEED)
     except KeyboardInterrupt:
         raise
-    except BaseException:
-        problem = traceback.format_exc()[-3000:]
+    except BaseException as error:
+        problem = "\n".join(map(_told, getattr(error, "exceptions", [error])))
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     counts = target.counts
     return Found(target.name, counts["accepted"], counts["refused"], problem, time.perf_counter() - start, resident)
+
+
+def _told(error: BaseException) -> str:
+    """What went wrong, where, and for which input, at the length of some lines."""
+    frames = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
+    lines = [f"    {type(error).__name__}: {str(error)[:500]} ({' < '.join(frames[:-5:-1])})"]
+    return "\n".join(lines + [f"    {note[:1500]}" for note in getattr(error, "__notes__", [])])
 
 
 def main() -> int:

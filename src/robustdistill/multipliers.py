@@ -227,8 +227,9 @@ class ClassMultipliers:
         if priors.shape != self.priors.shape or not torch.allclose(priors, self.priors, rtol=1e-6, atol=0):
             raise InputError("state belongs to other priors: another data set, subset, teacher or temperature")
         log_weights = state["log_weights"].to(self._log_weights)
-        if log_weights.shape != self.priors.shape or not bool(log_weights.isfinite().all()):
-            raise InputError(f"state must hold a finite log_weight for each of {len(self.priors)} priors")
+        whole = log_weights.shape == self.priors.shape and bool(log_weights.isfinite().all())
+        if not whole or abs(float(log_weights.exp().sum()) - 1) > 1e-6:
+            raise InputError(f"state must hold the logarithm of a share of 1 for each of {len(self.priors)} priors")
         self.priors = priors.clone()  # to the last bit: priors that are normalised twice differ in it
         self._log_weights = log_weights.clone()
         self._costs = None

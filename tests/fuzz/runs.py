@@ -86,7 +86,8 @@ def _load(files: dict[str, bytes], place: Path) -> Any:
     for name, content in files.items():
         (folder / name).write_bytes(content)
     run = Run.load(folder, model=model)
-    if all(bool(value.isfinite().all()) for value in run.model.state_dict().values()):
+    known = run.class_names == problems.NAMES[:3]
+    if known and all(bool(value.isfinite().all()) for value in run.model.state_dict().values()):
         assert rd.predict(run, problems.tabular()).num_classes == len(run.class_names)
     assert all(bool(torch.isfinite(values).all()) for values in (run.multipliers.weights, run.multipliers.costs))
     return run

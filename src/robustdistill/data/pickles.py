@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import pickletools
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,9 @@ def load_dict(content: bytes, where: str) -> dict[str, Any]:
         InputError: truncated, no pickle, no dict, or anything else is in it; the refused global is named.
     """
     try:
-        loaded = _Machine(content).run()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes in texts that are damaged, which are refused in words of ours
+            loaded = _Machine(content).run()
         if not isinstance(loaded, dict):
             raise InputError(f"expected a pickled dict, got {type(loaded).__name__}")
         found = {_key(key): _array(value) if isinstance(value, _Array) else value for key, value in loaded.items()}

@@ -88,6 +88,8 @@ def integers_of(labels: npt.NDArray[Any], names: tuple[str, ...], where: str) ->
 
 def pictures_or_features(array: npt.NDArray[Any], where: str) -> npt.NDArray[Any]:
     """uint8 (N, H, W[, channels]) with a channel axis, or floats as float32."""
+    if array.ndim == 0:
+        raise InputError(f"{where}: expected one for each example, (N, ...), got a single value")
     if array.dtype.kind == "f":
         with np.errstate(over="ignore"):  # becomes infinite, which Examples refuses by row
             return array.astype(np.float32)

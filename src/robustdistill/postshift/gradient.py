@@ -12,6 +12,8 @@ from robustdistill.predictions import FloatArray
 
 FLOOR = 1e-8  # The smallest share of λ, as in `multipliers`: an exact zero could never rise again.
 
+LARGEST = 500.0  # exponent that is taken as it is; from 710 on they overflow
+
 
 def exponentiated_gradient(
     fit: FitTable, start: FloatArray, robustness: float, iterations: int, step_size: float
@@ -23,6 +25,8 @@ def exponentiated_gradient(
     for _ in range(iterations if objective.needs_multipliers else 1):
         candidate = fit.candidate(start + np.log(objective.class_weights(uniform, multipliers)))
         yield candidate
-        multipliers = multipliers * np.exp(step_size * robustness * (1.0 - candidate.recalls))
+        exponents = step_size * robustness * (1.0 - candidate.recalls)
+        exponents -= max(0.0, exponents.max() - LARGEST)  # only differences count
+        multipliers = multipliers * np.exp(exponents)
         multipliers = np.maximum(multipliers / multipliers.sum(), FLOOR)
         multipliers = multipliers / multipliers.sum()

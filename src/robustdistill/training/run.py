@@ -114,6 +114,8 @@ class Run:
         record = read_record(folder)
         try:
             spec, names = RunSpec(**record["spec"]), tuple(record["class_names"])
+            if not all(isinstance(name, str) for name in names):
+                raise InputError(f"class_names must be texts, got {record['class_names']}")
             state = {k: _float64(v) for k, v in record["multipliers"].items()}
             multipliers = ClassMultipliers(
                 spec.objective, state["priors"], step_size=spec.recipe.step_size, decay=spec.recipe.decay

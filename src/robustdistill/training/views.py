@@ -317,6 +317,8 @@ def open_store(root: Path, about: dict[str, Any], views: int, codec: Codec) -> V
     if path.is_file():
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(found, dict):
+                raise ValueError(f"expected an object, got {type(found).__name__}")
         except (ValueError, RecursionError) as error:
             raise StaleStoreError(f"{path} is damaged ({error}): delete that folder, and it is made anew") from error
         if found != about:
