@@ -18,6 +18,7 @@ from pyarrow import parquet
 import robustdistill as rd
 from auditing.reference import made_up
 from robustdistill import cli
+from robustdistill.cli.output import out_console
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,10 @@ def test_a_narrow_terminal_gets_what_fits_and_is_told_of_the_rest(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made_up(300).write(tmp_path / "a.parquet")
+    # The width itself: a console keeps the COLUMNS that were set when its module was first imported.
+    monkeypatch.setattr(out_console, "_width", 200)
     assert "ECE %" in command("audit", "a.parquet").out
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(out_console, "_width", 80)
     done = command("audit", "a.parquet")
     assert "ECE %" not in done.out
     assert "Confidence and ECE of each class need 110 columns, or --out, or --json." in done.out

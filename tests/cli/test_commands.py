@@ -188,7 +188,7 @@ def test_ctrl_c_keeps_what_was_trained_and_says_how_to_go_on(tmp_path: Path) -> 
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # Ignored where tests run in the background.
     )
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 240
     runs = tmp_path / "runs/demo/runs"
     while not list(runs.glob("*/record.json")) and time.monotonic() < deadline:
         time.sleep(0.2)
