@@ -50,7 +50,8 @@ def content(root: Path) -> dict[str, Any]:
     found = {}
     for record in journal.scan(root):
         plain = json.loads(record.model_dump_json(by_alias=True, exclude={"seconds"}))
-        del plain["environment"]["date"]
+        for changing in ("date", "git"):  # A file that is saved or committed meanwhile changes the second.
+            del plain["environment"][changing]
         for epoch in plain["history"]:
             del epoch["seconds"]
         found[record.hash] = plain
