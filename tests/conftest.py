@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # What is stored by default, in this process and in those that it starts, is stored for the length of the session only.
 # Fonts are the exception: matplotlib takes seconds to list them anew.
@@ -23,7 +23,15 @@ atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[variable] = "1"
 
-settings.register_profile("deterministic", derandomize=True, max_examples=25, deadline=None, database=None)
+# No test is timed: a machine that is busy makes drawing slow, too.
+settings.register_profile(
+    "deterministic",
+    derandomize=True,
+    max_examples=25,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("deterministic")
 
 
