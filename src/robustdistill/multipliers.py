@@ -240,7 +240,7 @@ def _check_settings(step_size: float, decay: float, floor: float) -> None:
     if not (math.isfinite(step_size) and step_size >= 0):
         raise InputError(f"step_size must be finite and not negative, got {step_size}")
     if not 0 <= decay <= 1:
-        raise InputError(f"decay must lie in [0, 1), got {decay}")
+        raise InputError(f"decay must lie in [0, 1], got {decay}")
     if not 0 < floor < 1:
         raise InputError(f"floor must lie in (0, 1), got {floor}")
 
