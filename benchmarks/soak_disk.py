@@ -21,8 +21,9 @@ from typing import Any
 
 import robustdistill as rd
 from robustdistill.errors import InputError
-from robustdistill.experiments.execute import load_data, run_all
+from robustdistill.experiments.execute import run_all
 from robustdistill.experiments.journal import scan
+from robustdistill.experiments.tasks import load_data
 from robustdistill.training import checkpoint
 from soak_kills import GRID, RECIPE, TRAIN, VAL, lasting
 from soaking import SEED, foot, head, row

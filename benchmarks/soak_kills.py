@@ -32,8 +32,9 @@ import numpy as np
 import robustdistill as rd
 from robustdistill import report
 from robustdistill.data.splits import Examples, Preprocessing
-from robustdistill.experiments.execute import load_data, run_all
+from robustdistill.experiments.execute import run_all
 from robustdistill.experiments.grid import DataSource, Grid
+from robustdistill.experiments.tasks import load_data
 from robustdistill.files import sweep
 from robustdistill.predictions import Predictions
 from robustdistill.training import checkpoint

@@ -13,8 +13,10 @@ from safetensors.torch import load_file
 
 from experiments.test_execute import GRID, Chained
 from robustdistill.experiments import execute
-from robustdistill.experiments.execute import Bundle, Outcome, default_workers, run_all, run_bundle, tasks
+from robustdistill.experiments.execute import default_workers, run_all
 from robustdistill.experiments.executors import Died, Executor, Local
+from robustdistill.experiments.tasks import Bundle, Outcome, failure, tasks
+from robustdistill.experiments.worker import run_bundle
 from robustdistill.lease import LEASE
 from robustdistill.training.run import WEIGHTS
 
@@ -129,7 +131,7 @@ def test_a_run_that_fails_in_a_bundle_fails_alone(tmp_path: Path) -> None:
     outcomes = {outcome.hash: outcome for outcome in run_all(jobs, tmp_path, replicas=4)}
     assert "is not a checkpoint, or is damaged" in str(outcomes.pop(broken.hash).error)
     assert [replicas(tmp_path, outcome) for outcome in outcomes.values()] == [3, 3, 3]
-    assert execute.failure(broken.folder) is not None
+    assert failure(broken.folder) is not None
 
 
 def test_one_worker_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,17 +16,11 @@ import pytest
 import robustdistill
 from robustdistill.errors import InputError
 from robustdistill.experiments import execute, journal
-from robustdistill.experiments.execute import (
-    Outcome,
-    default_workers,
-    run_all,
-    run_bundle,
-    run_task,
-    seconds_left,
-    tasks,
-)
+from robustdistill.experiments.execute import default_workers, run_all, seconds_left
 from robustdistill.experiments.executors import Died, Executor, Local
 from robustdistill.experiments.grid import DataSource, Grid, Job, specs
+from robustdistill.experiments.tasks import Outcome, failure, load_data, record_failure, tasks
+from robustdistill.experiments.worker import run_bundle, run_task
 from robustdistill.lease import LEASE, Leases
 from robustdistill.predictions import Predictions
 from robustdistill.training.recipe import Recipe
@@ -87,7 +81,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Outcome]]
 def test_what_is_recorded(done: tuple[Path, list[Outcome]]) -> None:
     root, outcomes = done
     records = {found.hash: found for found in journal.scan(root)}
-    planned = specs(GRID.jobs(), execute.load_data(GRID.data))
+    planned = specs(GRID.jobs(), load_data(GRID.data))
     assert records.keys() == {spec.hash for spec in planned.values()} == {outcome.hash for outcome in outcomes}
     for outcome in outcomes:
         found = records[outcome.hash]
@@ -187,10 +181,10 @@ def test_what_failed_is_tried_again_only_when_asked(tmp_path: Path) -> None:
     # A failure that has gone leaves nothing behind.
     job = GRID.jobs()[0]
     task = tasks([job], tmp_path)[0]
-    execute._record_failure(task, "the disk was full")
+    record_failure(task, "the disk was full")
     assert run_all([job], tmp_path)[0].error == "the disk was full"
     assert run_all([job], tmp_path, retry_failed=True)[0].error is None
-    assert execute.failure(task.folder) is None
+    assert failure(task.folder) is None
 
 
 def test_unknown_data_are_refused_before_anything_is_run(tmp_path: Path) -> None:

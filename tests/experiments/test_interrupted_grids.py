@@ -12,8 +12,9 @@ import pytest
 from dying import killed
 from robustdistill import faults, report
 from robustdistill.experiments import journal
-from robustdistill.experiments.execute import load_data, run_all, tasks
+from robustdistill.experiments.execute import run_all
 from robustdistill.experiments.grid import DataSource, Grid
+from robustdistill.experiments.tasks import load_data, tasks
 from robustdistill.faults import MOMENTS
 from robustdistill.predictions import Predictions
 from robustdistill.training.recipe import Recipe

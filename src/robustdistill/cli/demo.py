@@ -47,8 +47,9 @@ def demo(
     With its defaults it trains on long-tailed digits, needs no download and takes about a minute.
     """
     from robustdistill.cli.finish import conclude
-    from robustdistill.experiments import execute
+    from robustdistill.experiments.execute import default_workers
     from robustdistill.experiments.grid import DataSource, Grid
+    from robustdistill.experiments.tasks import load_data
 
     quieten(quiet or as_json)
     names = [name.strip() for name in objectives.split(",")]
@@ -64,8 +65,8 @@ def demo(
         repeats=repeats,
     )
     jobs = grid.jobs()
-    workers = min(workers or execute.default_workers(), len(jobs))
-    say(quiet or as_json, _opening(execute.load_data(grid.data), teacher, student, len(jobs), workers))
+    workers = min(workers or default_workers(), len(jobs))
+    say(quiet or as_json, _opening(load_data(grid.data), teacher, student, len(jobs), workers))
     running = RunningOptions(workers=workers, retry_failed=True)
     outcomes = run(jobs, out / "runs", running, command=typed_command("demo"), silent=quiet or as_json)
     conclude(outcomes, out, quiet=quiet, as_json=as_json, places=loading.places())

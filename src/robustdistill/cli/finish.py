@@ -17,7 +17,7 @@ from robustdistill.cli.output import out_console, print_json, say
 from robustdistill.shown import in_line
 
 if TYPE_CHECKING:
-    from robustdistill.experiments.execute import Outcome
+    from robustdistill.experiments.tasks import Outcome
 
 
 def conclude(

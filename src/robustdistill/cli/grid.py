@@ -105,7 +105,7 @@ def grid(
     them, on this machine or on others that see the folder. Interrupted, the same command goes on.
     """
     from robustdistill.cli.finish import conclude
-    from robustdistill.experiments import execute
+    from robustdistill.experiments.tasks import tasks
     from robustdistill.files import make_folder, replacing
 
     quieten(quiet or as_json)
@@ -114,7 +114,7 @@ def grid(
     jobs = whole.jobs()
     workers = min(running.workers_for(whole.threads), len(jobs))
     if dry_run:
-        _describe(found, execute.tasks(jobs, out / "runs"), workers, as_json)
+        _describe(found, tasks(jobs, out / "runs"), workers, as_json)
         return
     make_folder(out / "runs")
     with replacing(out / "plan.yaml") as temporary:

@@ -14,8 +14,8 @@ from robustdistill.cli.running import RunningOptions, duration, run, status, typ
 from robustdistill.errors import InputError
 
 if TYPE_CHECKING:
-    from robustdistill.experiments.execute import Outcome
     from robustdistill.experiments.paper.plan import Plan
+    from robustdistill.experiments.tasks import Outcome
 
 
 @grouped
@@ -101,8 +101,8 @@ def _opening(plan: Plan) -> str:
 
 
 def _describe(plan: Plan, runs: Path, running: RunningOptions, as_json: bool) -> None:
-    from robustdistill.experiments import execute
     from robustdistill.experiments.paper.plan import counts
+    from robustdistill.experiments.tasks import tasks
 
     if as_json:
         print_json(dict(counts(plan)))
@@ -113,7 +113,7 @@ def _describe(plan: Plan, runs: Path, running: RunningOptions, as_json: bool) ->
     # Which of them are done can be told with the data only: a run's identity has their fingerprint.
     try:
         workers = running.workers_for()
-        so_far = status(execute.tasks(plan.jobs, runs), workers)
+        so_far = status(tasks(plan.jobs, runs), workers)
     except InputError as error:
         say(False, f"How many are done cannot be told without the data ({error}).")
         return
@@ -123,14 +123,14 @@ def _describe(plan: Plan, runs: Path, running: RunningOptions, as_json: bool) ->
 
 
 def _conclude(plan: Plan, outcomes: Sequence[Outcome], out: Path, *, quiet: bool, as_json: bool) -> None:
-    from robustdistill.experiments import execute
     from robustdistill.experiments.journal import scan
     from robustdistill.experiments.paper import page, texts, writers
     from robustdistill.experiments.paper.matching import records_of
     from robustdistill.experiments.paper.plan import TablePlan, counts
     from robustdistill.experiments.paper.results import FigureResult, TableResult, figure_result, table_result
+    from robustdistill.experiments.tasks import load_data
 
-    splits = execute.load_data(plan.setup.data)
+    splits = load_data(plan.setup.data)
     finished = records_of(plan.jobs, scan(out / "runs", histories=False), splits)
     result: TableResult | FigureResult
     result = table_result(plan, finished) if isinstance(plan, TablePlan) else figure_result(plan, finished)

@@ -19,8 +19,8 @@ from robustdistill.cli.output import err_console, interruptible, say, warn
 from robustdistill.shown import in_line
 
 if TYPE_CHECKING:
-    from robustdistill.experiments.execute import Outcome, Task
     from robustdistill.experiments.grid import Job
+    from robustdistill.experiments.tasks import Outcome, Task
 
 LINE_SECONDS = 30.0  # Between two lines of progress where there is no terminal.
 
@@ -74,18 +74,19 @@ class Status:
 
 def status(tasks: Sequence[Task], workers: int) -> Status:
     """What a grid's folders say of its runs."""
-    from robustdistill.experiments import execute
+    from robustdistill.experiments.execute import seconds_left
+    from robustdistill.experiments.tasks import failure, finished
     from robustdistill.lease import Leases
     from robustdistill.training.spec import CHECKPOINT
 
     leases, found, done, rest = Leases(), Status(), [], []
     for task in tasks:
-        outcome = execute.finished(task)
+        outcome = finished(task)
         if outcome is not None:
             done.append(outcome)
             found.states["done"] += 1
             continue
-        if execute.failure(task.folder) is not None:
+        if failure(task.folder) is not None:
             found.states["failed"] += 1
             continue
         rest.append(task.job)
@@ -93,7 +94,7 @@ def status(tasks: Sequence[Task], workers: int) -> Status:
             found.states["running"] += 1
         else:
             found.states["interrupted" if (task.folder / CHECKPOINT).exists() else "left"] += 1
-    found.seconds_left = execute.seconds_left(rest, done, workers) if rest else 0.0
+    found.seconds_left = seconds_left(rest, done, workers) if rest else 0.0
     return found
 
 
