@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from robustdistill.data.sources import integers_of, names_from, pictures_or_features
+from robustdistill.data.raw import integers_of, names_from, pictures_or_features
 from robustdistill.data.splits import Examples, IntArray, Preprocessing
 from robustdistill.errors import InputError
 

@@ -20,8 +20,8 @@ from robustdistill.archives import DAMAGED, read_member
 from robustdistill.data.encoded import EncodedPictures, Files, Fit, ParquetRows, Store, ZipMembers, texts
 from robustdistill.data.formats import Options, Part, Source, check_md5
 from robustdistill.data.pictures import SUFFIXES
-from robustdistill.data.sources import hub_class_names
 from robustdistill.data.splits import IntArray
+from robustdistill.data.tables import hub_class_names
 from robustdistill.errors import InputError
 
 TINY_FOLDER, TINY_ZIP = "tiny-imagenet-200", "tiny-imagenet-200.zip"
