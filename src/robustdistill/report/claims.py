@@ -18,17 +18,22 @@ from typing import Literal
 
 import numpy as np
 
-from robustdistill.experiments.journal import Record
-from robustdistill.experiments.select import Group, Split, measure
-from robustdistill.metrics import Scores
+from robustdistill.experiments.select import Group, Split
 from robustdistill.objectives import Objective
-from robustdistill.postshift import PostShift
-from robustdistill.predictions import Predictions
-from robustdistill.report.intervals import Interval, over_repeats, stored_predictions
-from robustdistill.report.panels import Panel, pair_name, row_name
+from robustdistill.report.intervals import Interval, over_repeats
+from robustdistill.report.panels import Panel, pair_name
+from robustdistill.report.repeats import (
+    Values,
+    differences,
+    gap_of,
+    mean_by_repeat,
+    post_shift_gaps,
+    students_by_teacher,
+    values_of,
+    values_of_teacher,
+)
 
 Outcome = Literal["confirmed", "refuted", "undecided"]
-Values = dict[int, float]  # by repeat
 
 RULE = (
     "Every claim is turned into one number for each repeat; its mean over repeats gets a 95 % t interval, mean ± "
@@ -195,15 +200,17 @@ def _robust_is_best(claim: Claim, panel: Panel) -> Verdict:
     if not robust or not plain:
         return _missing(claim, f"There are no combinations {'with' if not robust else 'without'} a robust part.")
     best, other = max(robust, key=panel.on_validation), max(plain, key=panel.on_validation)
-    values = _differences(_values(best, panel.worst), _values(other, panel.worst))
-    return verdict(claim, values, f"{_capital(pair_name(best, panel))} against {pair_name(other, panel)}")
+    values = differences(values_of(best, panel.worst), values_of(other, panel.worst))
+    return verdict(
+        claim, list(values.values()), f"{_capital(pair_name(best, panel))} against {pair_name(other, panel)}"
+    )
 
 
 def _teacher_does_not_predict(claim: Claim, panel: Panel) -> Verdict:
     if len(panel.teachers) < 3:
         return _missing(claim, "A correlation needs at least three teachers.")
-    own = {group: _repeat_values(group, panel, panel.worst, "test") for group in panel.teachers}
-    students = _students_by_teacher(panel)
+    own = {group: values_of_teacher(group, panel, panel.worst, "test") for group in panel.teachers}
+    students = students_by_teacher(panel)
     values, counts = [], set()
     for repeat in sorted({repeat for found in own.values() for repeat in found}):
         rows = [
@@ -237,7 +244,7 @@ def _one_hot_not_needed(claim: Claim, panel: Panel) -> Verdict:
         return _missing(claim, "No robust student was trained with both kinds of validation labels.")
     by_repeat: dict[int, list[float]] = defaultdict(list)
     for found in both:
-        teacher, one_hot = (_values(found[labels], panel.worst) for labels in ("teacher", "one-hot"))
+        teacher, one_hot = (values_of(found[labels], panel.worst) for labels in ("teacher", "one-hot"))
         for repeat in teacher.keys() & one_hot.keys():
             by_repeat[repeat].append(teacher[repeat] - one_hot[repeat])
     # A repeat that lacks some of the pairs would mix their difference into its own.
@@ -265,7 +272,7 @@ def _small_beats_big(claim: Claim, panel: Panel) -> Verdict:
         return _missing(claim, "There is no robust student to compare with a teacher.")
     student, teacher = max(pairs, key=lambda pair: float((_means(pair[0], panel, "val") - means[pair[1]]).min()))
     gains = [
-        _common(_values(student, metric), _repeat_values(teacher, panel, metric, "test"))
+        differences(values_of(student, metric), values_of_teacher(teacher, panel, metric, "test"))
         for metric in (panel.worst, "balanced")
     ]
     values = [min(gains[0][repeat], gains[1][repeat]) for repeat in sorted(gains[0].keys() & gains[1].keys())]
@@ -280,108 +287,19 @@ def _post_shift_over_fits(claim: Claim, panel: Panel, shifted: dict[Group, Value
     if not shifted:
         return _missing(claim, "The teachers’ predictions on validation and test are not stored with their runs.")
     robust = [group for group in panel.students if group.robust]
-    reference = [_gaps(group, panel.worst) for group in robust or panel.teachers]
-    post = _mean_by_repeat(list(shifted.values()))
-    values = _differences(post, _mean_by_repeat(reference))
+    reference = [gap_of(group, panel.worst) for group in robust or panel.teachers]
+    post = mean_by_repeat(list(shifted.values()))
+    values = differences(post, mean_by_repeat(reference))
     others = "robust students" if robust else "same teachers unshifted"
-    return verdict(claim, values, f"Post-shifted teachers’ gap less that of the {others}")
-
-
-def post_shift_gaps(panel: Panel) -> dict[Group, Values]:
-    """Validation minus test of each teacher after a post-shift fitted on validation, where predictions are stored."""
-    found: dict[Group, Values] = {}
-    for group in panel.teachers:
-        values: Values = {}
-        for record in group.records:
-            paths = stored_predictions(record, "val"), stored_predictions(record, "test")
-            if paths[0] is not None and paths[1] is not None:
-                val, test = Predictions.read(paths[0]), Predictions.read(paths[1])
-                if val.labels is None or test.labels is None:
-                    continue
-                shift = PostShift().fit(val)
-                gap = _of(_shifted(shift, val), panel.worst) - _of(_shifted(shift, test), panel.worst)
-                if gap == gap:
-                    values[record.repeat] = gap
-        if values:
-            found[group] = values
-    return found
+    return verdict(claim, list(values.values()), f"Post-shifted teachers’ gap less that of the {others}")
 
 
 def gap_table(panel: Panel, shifted: dict[Group, Values]) -> tuple[Gap, ...]:
     """Validation minus test in the worst metric, of every combination and of the post-shifted teachers."""
-    rows = [(pair_name(group, panel), _gaps(group, panel.worst)) for group in panel.groups]
+    rows = [(pair_name(group, panel), gap_of(group, panel.worst)) for group in panel.groups]
     rows += [(f"{pair_name(group, panel)}, post-shifted", values) for group, values in shifted.items()]
     found = [(name, over_repeats(list(values.values()))) for name, values in rows if values]
     return tuple(Gap(name, interval) for name, interval in found if interval is not None)
-
-
-def _shifted(shift: PostShift, table: Predictions) -> Scores:
-    return Scores.of(shift.predict(table), labels=np.asarray(table.labels), num_classes=table.num_classes)
-
-
-def _of(scores: Scores, metric: str) -> float:
-    return scores.worst_class if metric == "worst_class" else scores.worst_k(int(metric.removeprefix("worst_")))
-
-
-def _values(group: Group, metric: str, split: Split = "test") -> Values:
-    """By repeat; runs that share a repeat's number count as one, their mean."""
-    found: dict[int, list[float]] = defaultdict(list)
-    for record in group.records:
-        value = _value(record, metric, split)
-        if value is not None:
-            found[record.repeat].append(value)
-    return {repeat: float(np.mean(values)) for repeat, values in sorted(found.items())}
-
-
-def _value(record: Record, metric: str, split: Split) -> float | None:
-    metrics = getattr(record.metrics, split)
-    value = None if metrics is None else measure(metrics, metric)
-    return None if value is None or value != value else value
-
-
-def _repeat_values(teacher: Group, panel: Panel, metric: str, split: Split) -> Values:
-    """The same of a teacher, by the repeats of its students: one fixed teacher serves all of them (Table 1)."""
-    values = _values(teacher, metric, split)
-    by_hash = {record.hash: record for record in teacher.records}
-    for student in (record for group in panel.students for record in group.records):
-        source = by_hash.get(student.spec.distillation.teacher) if student.spec.distillation else None
-        value = None if source is None else _value(source, metric, split)
-        if value is not None:
-            values[student.repeat] = value
-    return values
-
-
-def _students_by_teacher(panel: Panel) -> dict[Group, dict[tuple[str, ...], Values]]:
-    """Teacher -> kind of student -> its test figure by repeat."""
-    teacher_of = {record.hash: group for group in panel.teachers for record in group.records}
-    result: dict[Group, dict[tuple[str, ...], Values]] = {group: defaultdict(dict) for group in panel.teachers}
-    for group in panel.students:
-        # A row of the result table is a kind: what the student is, whoever taught it.
-        kind = (row_name(group, panel), group.method)
-        for record in group.records:
-            teacher = teacher_of.get(record.spec.distillation.teacher) if record.spec.distillation else None
-            value = _value(record, panel.worst, "test")
-            if teacher is not None and value is not None:
-                result[teacher][kind][record.repeat] = value
-    return result
-
-
-def _gaps(group: Group, metric: str) -> Values:
-    return _common(_values(group, metric, "val"), _values(group, metric, "test"))
-
-
-def _common(first: Values, second: Values) -> Values:
-    return {repeat: first[repeat] - second[repeat] for repeat in sorted(first.keys() & second.keys())}
-
-
-def _differences(first: Values, second: Values) -> list[float]:
-    return list(_common(first, second).values())
-
-
-def _mean_by_repeat(rows: Sequence[Values]) -> Values:
-    """The mean over rows in each repeat that all of them have."""
-    shared = set.intersection(*(set(row) for row in rows)) if rows else set()
-    return {repeat: float(np.mean([row[repeat] for row in rows])) for repeat in sorted(shared)}
 
 
 def _means(group: Group, panel: Panel, split: Split) -> np.ndarray:
