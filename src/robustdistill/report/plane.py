@@ -14,8 +14,9 @@ from markupsafe import Markup, escape
 from matplotlib.markers import MarkerStyle
 
 from robustdistill.experiments.select import Group
-from robustdistill.report import plots, style
+from robustdistill.report import style
 from robustdistill.report.fronts import Family, Point, families, is_teacher
+from robustdistill.report.marks import FRONT_STYLES, kind_markers, marker_name, objective_colours
 from robustdistill.report.panels import Panel, objective_name, pair_name, plus_minus, row_name, worst_name
 
 # In units of the drawing, which is as wide as its place on the page.
@@ -30,14 +31,14 @@ def interactive(panel: Panel, slug: str, variables: Mapping[str, str]) -> Markup
 
     Args:
         slug: a prefix of ids, unlike that of other panels.
-        variables: colour of `plots` -> variable of the page's colour scheme.
+        variables: colour of `style` -> variable of the page's colour scheme.
     """
     found = families(panel)
     if not found:
         return Markup("")
     points = [point for family in found for point in family.points]
-    colours = plots.objective_colours([point.group.teacher_objective for point in points])
-    markers = plots.kind_markers(panel)
+    colours = objective_colours([point.group.teacher_objective for point in points])
+    markers = kind_markers(panel)
     x_axis = _Axis([(p.x.mean, p.x.error or 0.0) for p in points], _LEFT, _WIDTH - _RIGHT)
     y_axis = _Axis([(p.y.mean, p.y.error or 0.0) for p in points], _HEIGHT - _BOTTOM, _TOP)
     parts = [_grid(panel, x_axis, y_axis)]
@@ -124,7 +125,7 @@ def _line(family: Family, number: int, x_axis: _Axis, y_axis: _Axis) -> Markup:
         return Markup("")
     path = "L".join(f"{x_axis.at(x)} {y_axis.at(y)}" for x, y in family.front)
     return Markup('<path class="front front-{}" data-family="{}" d="M{}" aria-hidden="true"/>').format(
-        number % len(plots.FRONT_STYLES), number, path
+        number % len(FRONT_STYLES), number, path
     )
 
 
@@ -182,7 +183,7 @@ def _legend(panel: Panel, found: list[Family], colours: Mapping[str | None, str]
     by_colour = Markup("").join(
         Markup("<li>{} {}</li>").format(symbol("o", colour), objective_name(name)) for name, colour in colours.items()
     )
-    kinds = [(marker, plots.marker_name(kind), False) for kind, marker in markers.items()]
+    kinds = [(marker, marker_name(kind), False) for kind, marker in markers.items()]
     if any(is_teacher(point.group, panel) for family in found for point in family.points):
         kinds.insert(0, ("s", "teacher itself", True))
     by_marker = Markup("").join(
@@ -193,7 +194,7 @@ def _legend(panel: Panel, found: list[Family], colours: Mapping[str | None, str]
             '<li><label><input type="checkbox" checked data-switch="{}"> '
             '<svg viewBox="0 0 30 10" class="dash" aria-hidden="true"><path class="front front-{}" d="M0 5H30"/></svg>'
             " {}</label></li>"
-        ).format(number, number % len(plots.FRONT_STYLES), family.name)
+        ).format(number, number % len(FRONT_STYLES), family.name)
         for number, family in enumerate(found)
     )
     return Markup(

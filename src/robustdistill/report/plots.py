@@ -23,40 +23,32 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from robustdistill import pages
-from robustdistill.experiments.journal import Record, history
-from robustdistill.experiments.select import Group
+from robustdistill.experiments.journal import history
 from robustdistill.files import replacing
 from robustdistill.report.fronts import families, is_teacher
-from robustdistill.report.panels import Panel, objective_name, objective_order, pair_name, row_name, worst_name
+from robustdistill.report.marks import FRONT_STYLES, kind_markers, marker_name, objective_colours
+from robustdistill.report.means import FloatArray, class_order, compared, mean_multipliers, mean_recall
+from robustdistill.report.panels import Panel, objective_name, pair_name, row_name, worst_name
 from robustdistill.report.style import (
     BLUE,
     GREEN,
     GRID,
     INK,
-    MARKERS,
     MUTED,
-    OBJECTIVES,
     ORANGE,
     PAPER,
     PURPLE,
     SKY,
-    SPARE,
     STYLE,
     VERMILLION,
     styled,
 )
-
-FloatArray = npt.NDArray[np.float64]
 
 _WIDTH = 7.2
 # Beyond this many classes bars become thinner than they can be read, beyond the second even one dot a class.
 _BARS, _DOTS = 24, 120
 _LABELLED = 6
 TRACES = 6
-
-
-# Of the Pareto fronts of the families, in their order; the page has the same as stroke-dasharray.
-FRONT_STYLES: tuple[Any, ...] = ((0, (5, 2)), (0, (1, 1.5)), (0, (7, 2, 1, 2)), "-")
 
 
 @styled
@@ -127,18 +119,6 @@ def plane(panel: Panel) -> Figure | None:
         ncols=1 if len(by_marker) < 4 else 2,
     )
     return figure
-
-
-def kind_markers(panel: Panel) -> dict[str, str]:
-    """Row of the table -> matplotlib marker, for all that is not the teacher itself."""
-    kinds = list(dict.fromkeys(row_name(group, panel) for group in panel.groups if not is_teacher(group, panel)))
-    kinds.sort(key=lambda kind: not kind.startswith("Student: "))  # The paper's own keep their markers beside others.
-    return {kind: MARKERS[index % len(MARKERS)] for index, kind in enumerate(kinds)}
-
-
-def marker_name(kind: str) -> str:
-    """A row's name, short enough for a legend of two columns."""
-    return kind.removeprefix("Student: ").removesuffix(", student: standard").replace(", student’s architecture", "")
 
 
 @styled
@@ -318,40 +298,6 @@ def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     return svg, png
 
 
-def compared(panel: Panel) -> list[tuple[Group, str]]:
-    """Plain distillation and the best robust student with their colours; teachers where there is no student."""
-    plain, robust = panel.plain, panel.best_robust
-    if plain is None and robust is None:
-        plain, robust = panel.teacher("standard"), panel.teacher("robust")
-    return [(group, colour) for group, colour in ((plain, BLUE), (robust, VERMILLION)) if group is not None]
-
-
-def mean_recall(group: Group, panel: Panel) -> FloatArray:
-    """(C,) recall of each class, mean over repeats."""
-    mean: FloatArray = np.mean([metrics.scores.per_class for metrics in group.metrics(panel.split)], axis=0)
-    return mean
-
-
-def class_order(panel: Panel) -> npt.NDArray[np.intp]:
-    """(C,) class indices from the most training examples to the fewest."""
-    return np.argsort(-np.array(panel.train_counts), kind="stable")
-
-
-def mean_multipliers(group: Group) -> FloatArray | None:
-    """(epochs, C) mean of λ over repeats, cut to the shortest history; None where none was recorded."""
-    found = [_multipliers(record) for record in group.records]
-    found = [trace for trace in found if trace]
-    if not found:
-        return None
-    epochs = min(len(trace) for trace in found)
-    mean: FloatArray = np.mean([np.array(trace[:epochs], dtype=np.float64) for trace in found], axis=0)
-    return mean
-
-
-def _multipliers(record: Record) -> list[list[float]]:
-    return [line.multipliers for line in history(record) if line.multipliers is not None]
-
-
 def spread(heights: Sequence[float], gap: float, ceiling: float = float("inf")) -> list[float]:
     """The heights, moved as little as can be until neighbours are `gap` apart, within 0 and `ceiling`.
 
@@ -378,13 +324,6 @@ def spread(heights: Sequence[float], gap: float, ceiling: float = float("inf")) 
 
 def _figure(height: float) -> Figure:
     return Figure(figsize=(_WIDTH, height), layout="constrained")
-
-
-def objective_colours(objectives: Sequence[str | None]) -> dict[str | None, str]:
-    """A colour for each objective of a teacher, in the order of legends; the paper's three keep theirs."""
-    names = sorted(set(objectives), key=lambda name: objective_order(name or "~"))
-    spare = iter(SPARE * (len(names) // len(SPARE) + 1))
-    return {name: OBJECTIVES[name] if name in OBJECTIVES else next(spare) for name in names}
 
 
 def _marker(marker: str, label: str, colour: str, hollow: bool = False) -> Line2D:

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from robustdistill.experiments.journal import Record
 from robustdistill.experiments.select import Estimate, Group, measure
 from robustdistill.metrics import Scores
-from robustdistill.report import plane, plots, style, tables
+from robustdistill.report import means, plane, plots, style, tables
 from robustdistill.report.claims import Ledger
 from robustdistill.report.commands import Reproduction, reproduction
 from robustdistill.report.findings import Finding, finding
@@ -98,7 +98,7 @@ def section(
         ledger: of the claims.
         budget: bytes that one embedded figure may take.
     """
-    compared = [group for group, _ in plots.compared(shown) if group.metrics(shown.split)]
+    compared = [group for group, _ in means.compared(shown) if group.metrics(shown.split)]
     table = tables.build(shown)
     return Section(
         slug=slug,
@@ -160,7 +160,7 @@ def embedded(svg: Path, png: Path, prefix: str, alt: str, budget: int = 1_000_00
 
 def _words(name: str, panel: Panel, table: tables.ResultTable) -> tuple[str, str, str]:
     """Title, caption and alternative text of a figure."""
-    names = " and ".join(pair_name(group, panel) for group, _ in plots.compared(panel))
+    names = " and ".join(pair_name(group, panel) for group, _ in means.compared(panel))
     worst = worst_name(panel)
     best = "; ".join(
         f"{pair_name(cell.group, panel)}: {plus_minus(cell.worst)} percent,"
@@ -170,8 +170,8 @@ def _words(name: str, panel: Panel, table: tables.ResultTable) -> tuple[str, str
     lowest = "; ".join(
         f"{pair_name(group, panel)}: lowest recall {percent(float(recall.min()))} percent, "
         f"class {panel.class_names[int(recall.argmin())]}"
-        for group, _ in plots.compared(panel)
-        if group.metrics(panel.split) and not np.isnan(recall := plots.mean_recall(group, panel)).any()
+        for group, _ in means.compared(panel)
+        if group.metrics(panel.split) and not np.isnan(recall := means.mean_recall(group, panel)).any()
     )
     words: dict[str, Callable[[], tuple[str, str, str]]] = {
         "plane": lambda: (
@@ -216,7 +216,7 @@ def _classes(panel: Panel, shown: list[Group]) -> list[dict[str, Any]]:
         columns.append((scores.per_class, scores.wilson()))
     tested = shown[0].metrics(panel.split)[0].counts if shown else []
     rows = []
-    for index in plots.class_order(panel) if shown else []:
+    for index in means.class_order(panel) if shown else []:
         cells = [
             {"recall": float(recall[index]), "low": float(interval[index, 0]), "high": float(interval[index, 1])}
             for recall, interval in columns
