@@ -18,7 +18,8 @@ import numpy.typing as npt
 from robustdistill.archives import check_expansion, check_table, text_array
 from robustdistill.errors import InputError, unknown
 from robustdistill.files import replacing
-from robustdistill.predictions import KINDS, IntArray, Kind, Predictions, first_cell
+from robustdistill.prediction_checks import first_cell
+from robustdistill.predictions import KINDS, IntArray, Kind, Predictions
 
 # The form that is written; a table that has it is read by it alone.
 _WRITTEN = re.compile(r"(?P<kind>logit|probability):(?P<name>.*)", re.DOTALL)

@@ -1,14 +1,13 @@
 """What a classifier said about some examples, as a table that any framework can write. Never imports torch.
 
-Files are read and written in `robustdistill.prediction_files`; here are the meaning of the values and the checks.
+Files are read and written in `robustdistill.prediction_files`; what the values must be is checked in
+`robustdistill.prediction_checks`; here is what they mean.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -17,7 +16,17 @@ import numpy as np
 import numpy.typing as npt
 
 from robustdistill.errors import InputError, unknown
-from robustdistill.shown import is_plain
+from robustdistill.prediction_checks import (
+    CELLS,
+    check_temperature,
+    check_unique,
+    checked_ids,
+    checked_indices,
+    checked_names,
+    checked_scores,
+    checked_texts,
+    listed,
+)
 
 if TYPE_CHECKING:
     from robustdistill.metrics import Scores
@@ -30,9 +39,6 @@ KINDS: tuple[Kind, ...] = ("logits", "probabilities", "classes")
 # Where a logarithm of a probability is taken, smaller ones count as this: its log, -27.6, is finite and comparable to
 # logits, and single precision holds far smaller numbers, so nothing else is lost by storing probabilities in it.
 EPSILON = 1e-12
-# How far a row of probabilities may be from 1 in sum: room for half precision and for tables printed with four digits.
-SUM_TOLERANCE = 1e-3
-_CELLS = 1 << 20  # scores of a block of rows that is worked on at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,47 +82,20 @@ class Predictions:
             raise unknown("kind of predictions", str(self.kind), KINDS)
         set_field = object.__setattr__
         set_field(self, "class_names", checked_names(self.class_names))
-        set_field(self, "ids", _checked_ids(self.ids, "ids"))
+        set_field(self, "ids", checked_ids(self.ids, "ids"))
         n, num_classes = len(self.ids), len(self.class_names)
         if n == 0:
             raise InputError("predictions must have at least one row, got none")
-        _check_unique(self.ids)
+        check_unique(self.ids)
         if self.kind == "classes":
-            set_field(self, "scores", _checked_indices(self.scores, "predicted classes", self.ids, num_classes))
+            set_field(self, "scores", checked_indices(self.scores, "predicted classes", self.ids, num_classes))
         else:
-            set_field(self, "scores", self._checked_scores())
+            set_field(self, "scores", checked_scores(self.scores, self.kind, self.ids, self.class_names))
         if self.labels is not None:
-            set_field(self, "labels", _checked_indices(self.labels, "labels", self.ids, num_classes))
+            set_field(self, "labels", checked_indices(self.labels, "labels", self.ids, num_classes))
         for name in ("groups", "splits"):
             if (values := getattr(self, name)) is not None:
-                set_field(self, name, _checked_texts(values, name, self.ids))
-
-    def _checked_scores(self) -> FloatArray:
-        scores = np.asarray(self.scores)
-        if not (np.issubdtype(scores.dtype, np.floating) or np.issubdtype(scores.dtype, np.integer)):
-            raise InputError(f"{self.kind} must be numbers, got {scores.dtype}")
-        shape = (len(self.ids), len(self.class_names))
-        if scores.shape != shape:
-            raise InputError(f"{self.kind} must be (N, C) = {shape} for {shape[0]} ids, got {scores.shape}")
-        scores = scores if np.issubdtype(scores.dtype, np.floating) else scores.astype(np.float64)
-        if place := first_cell(scores, lambda block: ~np.isfinite(block)):
-            raise self._bad_value(*place, "must be finite", scores[place])
-        if self.kind == "probabilities":
-            if place := first_cell(scores, lambda block: block < 0):
-                raise self._bad_value(*place, "must not be negative", scores[place])
-            sums = scores.sum(axis=1, dtype=np.float64)
-            (row,) = _first(np.abs(sums - 1) > SUM_TOLERANCE)
-            if row is not None:
-                raise InputError(
-                    f"probabilities must sum to 1 (within {SUM_TOLERANCE:g}); row {row} (id {self.ids[row]}) "
-                    f"sums to {sums[row]:.6g}"
-                )
-        return scores
-
-    def _bad_value(self, row: int, column: int, rule: str, value: Any) -> InputError:
-        return InputError(
-            f"{self.kind} {rule}; row {row} (id {self.ids[row]}), class {self.class_names[column]!r} is {value}"
-        )
+                set_field(self, name, checked_texts(values, name, self.ids))
 
     @property
     def fingerprint(self) -> str:
@@ -150,7 +129,7 @@ class Predictions:
         Raises:
             InputError: `temperature` is not a positive number, or the table holds classes only.
         """
-        _check_temperature(temperature)
+        check_temperature(temperature)
         return _tempered(self._wide_scores("probabilities"), self.kind, temperature)
 
     def probability_blocks(
@@ -165,8 +144,8 @@ class Predictions:
         Raises:
             InputError: as `probabilities`.
         """
-        _check_temperature(temperature)
-        rows = rows or max(1, _CELLS // self.num_classes)
+        check_temperature(temperature)
+        rows = rows or max(1, CELLS // self.num_classes)
         if self.kind == "classes":
             self._wide_scores("probabilities")
         for start in range(0, len(self), rows):
@@ -201,14 +180,14 @@ class Predictions:
         Raises:
             InputError: an id has no row here, occurs twice in `ids`, or is text where these are numbers.
         """
-        wanted = _checked_ids(ids, "ids to join")
+        wanted = checked_ids(ids, "ids to join")
         if wanted.dtype.kind != self.ids.dtype.kind:
             kinds = {"i": "numbers", "U": "text"}
             raise InputError(
                 f"ids to join must be {kinds[self.ids.dtype.kind]}, as those of the predictions "
                 f"(such as {self.ids[0]!r}), got {kinds[wanted.dtype.kind]}"
             )
-        _check_unique(wanted)
+        check_unique(wanted)
         order = np.argsort(self.ids)
         places = np.searchsorted(self.ids, wanted, sorter=order)
         positions = order[np.minimum(places, len(order) - 1)]
@@ -216,7 +195,7 @@ class Predictions:
         if len(absent):
             raise InputError(
                 f"predictions must cover every id; {len(absent)} of {len(wanted)} have no row: "
-                f"{_listed(absent.tolist())}"
+                f"{listed(absent.tolist())}"
             )
         return self.rows(positions)
 
@@ -252,7 +231,7 @@ class Predictions:
         missing = [name for name in wanted if name not in own]
         extra = sorted(own.keys() - set(wanted))
         if missing or extra:
-            parts = [f"{what} {_listed(names)}" for what, names in (("missing", missing), ("extra", extra)) if names]
+            parts = [f"{what} {listed(names)}" for what, names in (("missing", missing), ("extra", extra)) if names]
             raise InputError(f"class names of the predictions must be those of the data: {'; '.join(parts)}")
         columns = np.array([own[name] for name in wanted])
         index_of = np.argsort(columns)  # old index -> new index
@@ -322,56 +301,6 @@ class Predictions:
         return write(self, Path(path))
 
 
-def checked_names(class_names: Sequence[str]) -> tuple[str, ...]:
-    names = tuple(str(name) for name in class_names)
-    if isinstance(class_names, str) or len(names) < 2:
-        raise InputError(f"class names must be a list of at least two, got {class_names!r}")
-    if len(set(names)) != len(names):
-        repeated = [name for name, count in Counter(names).items() if count > 1]
-        raise InputError(f"class names must be distinct; {_listed(repeated)} occurs more than once")
-    for name in names:
-        if not name or not is_plain(name):
-            raise InputError(f"class names must be printable and not empty, got {name!r}")
-    return names
-
-
-def _checked_ids(ids: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
-    array = np.asarray(ids)
-    if array.ndim != 1:
-        raise InputError(f"{name} must have the shape (N,), got {array.shape}")
-    if array.dtype.kind == "U":
-        return array
-    if array.dtype.kind not in "iu" and array.size:
-        raise InputError(f"{name} must be whole numbers or text, got {array.dtype}")
-    return array.astype(np.int64)
-
-
-def _checked_indices(values: npt.ArrayLike, name: str, ids: npt.NDArray[Any], num_classes: int) -> IntArray:
-    array = np.asarray(values)
-    if array.shape != ids.shape or array.dtype.kind not in "iu":
-        raise InputError(f"{name} must be class indices of shape {ids.shape}, got {array.dtype} {array.shape}")
-    (row,) = _first((array < 0) | (array >= num_classes))
-    if row is not None:
-        raise InputError(f"{name} must lie in 0..{num_classes - 1}; row {row} (id {ids[row]}) has {array[row]}")
-    return array.astype(np.int64)
-
-
-def _checked_texts(values: npt.ArrayLike, name: str, ids: npt.NDArray[Any]) -> npt.NDArray[np.str_]:
-    array = np.asarray(values)
-    if array.shape != ids.shape or array.dtype.kind not in "iuUb":
-        raise InputError(f"{name} must be text or whole numbers of shape {ids.shape}, got {array.dtype} {array.shape}")
-    texts: npt.NDArray[np.str_] = array if array.dtype.kind == "U" else array.astype(str)
-    (row,) = _first(texts == "")
-    if row is not None:
-        raise InputError(f"{name} must not be empty; row {row} (id {ids[row]}) has none")
-    return texts
-
-
-def _check_temperature(temperature: float) -> None:
-    if not (math.isfinite(temperature) and temperature > 0):
-        raise InputError(f"temperature must be a positive number, got {temperature}")
-
-
 def _tempered(scores: FloatArray, kind: Kind, temperature: float) -> FloatArray:
     """(N, C) probabilities at a temperature, in the precision of the scores."""
     temperature = max(temperature, float(np.finfo(scores.dtype).tiny))  # a smaller one would be 0 in this dtype
@@ -382,37 +311,3 @@ def _tempered(scores: FloatArray, kind: Kind, temperature: float) -> FloatArray:
     with np.errstate(over="ignore", under="ignore"):
         weights = np.exp((scores - top) / temperature) if kind == "logits" else np.power(scores / top, 1 / temperature)
         return cast(FloatArray, weights / weights.sum(axis=1, keepdims=True))
-
-
-def _check_unique(ids: npt.NDArray[Any]) -> None:
-    if len(set(ids.tolist())) == len(ids):  # cheaper than sorting a million names
-        return
-    values, counts = np.unique(ids, return_counts=True)
-    repeated = values[counts > 1]
-    rows = np.flatnonzero(ids == repeated[0])
-    raise InputError(
-        f"ids must be unique; {len(repeated)} occur more than once: {_listed(repeated.tolist())} "
-        f"({repeated[0].item()!r} in rows {rows[0]} and {rows[1]})"
-    )
-
-
-def _listed(values: Sequence[Any], most: int = 5) -> str:
-    shown = ", ".join(repr(value) for value in values[:most])
-    return shown + (f" and {len(values) - most} more" if len(values) > most else "")
-
-
-def _first(mask: npt.NDArray[np.bool_]) -> tuple[Any, ...]:
-    """The index of the first True, or Nones."""
-    if not mask.any():
-        return (None,) * mask.ndim
-    return tuple(int(part) for part in np.unravel_index(int(mask.argmax()), mask.shape))
-
-
-def first_cell(scores: FloatArray, bad: Callable[[FloatArray], npt.NDArray[np.bool_]]) -> tuple[int, int] | None:
-    """The place of the first bad score, looked for block by block."""
-    rows = max(1, _CELLS // max(1, scores.shape[1]))
-    for start in range(0, len(scores), rows):
-        row, column = _first(bad(scores[start : start + rows]))
-        if row is not None:
-            return start + row, column
-    return None

@@ -66,7 +66,7 @@ def test_overall_calibration_log_loss_and_brier() -> None:
 def test_blocks_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     table = made_up(100)
     whole = rd.audit(table, draws=50).as_dict()
-    monkeypatch.setattr("robustdistill.predictions._CELLS", 28)
+    monkeypatch.setattr("robustdistill.predictions.CELLS", 28)
     parts = rd.audit(table, draws=50).as_dict()
     assert parts["calibration"] == pytest.approx(whole["calibration"])
     for one, other in zip(whole["classes"], parts["classes"], strict=True):

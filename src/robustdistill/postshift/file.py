@@ -12,7 +12,7 @@ import numpy as np
 from robustdistill.errors import InputError
 from robustdistill.files import write_json
 from robustdistill.metrics import Scores
-from robustdistill.predictions import checked_names
+from robustdistill.prediction_checks import checked_names
 
 if TYPE_CHECKING:
     from robustdistill.postshift.estimator import PostShift
