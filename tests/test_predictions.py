@@ -498,7 +498,7 @@ def test_parquet_is_read_alike_in_row_groups_and_batches(tmp_path, monkeypatch) 
     whole = Predictions(range(rows), random.normal(size=(rows, 3)), "logits", NAMES, random.integers(3, size=rows))
     path = whole.write(tmp_path / "a.parquet")
     parquet.write_table(parquet.read_table(path), path, row_group_size=7)
-    monkeypatch.setattr("robustdistill.prediction_files._BATCH", 4)
+    monkeypatch.setattr("robustdistill.prediction_files.tables._BATCH", 4)
     assert_same(Predictions.read(path), whole)
 
 

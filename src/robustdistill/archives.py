@@ -10,7 +10,8 @@ import gzip
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -143,3 +144,18 @@ def check_expansion(archive: np.lib.npyio.NpzFile, where: Path) -> None:
             f"{where}: {packed:,} bytes that say they unpack to {size:,}: a file made to fill the memory? If the "
             "arrays are yours and mean it, save them with numpy.savez, which packs nothing"
         )
+
+
+@contextmanager
+def damage_named(form: str) -> Iterator[None]:
+    """Whatever a library says about a file that is not what its ending promises becomes an InputError.
+
+    Args:
+        form: what the file should be, such as "parquet".
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # Arrow, NumPy, zipfile, zlib, json and the codecs have no common base.
+        raise InputError(f"not a whole {form} file ({error})") from error
