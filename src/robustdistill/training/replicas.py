@@ -277,15 +277,15 @@ def _as_it_was() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _random_state() -> tuple[Tensor, Tensor | None]:
-    return torch.get_rng_state(), torch.cuda.get_rng_state() if _cuda() else None
+def _random_state() -> tuple[Tensor, list[Tensor] | None]:
+    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if _cuda() else None
 
 
 def _cuda() -> bool:
     return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
 
-def _set_random_state(state: tuple[Tensor, Tensor | None]) -> None:
+def _set_random_state(state: tuple[Tensor, list[Tensor] | None]) -> None:
     torch.set_rng_state(state[0])
     if state[1] is not None:
-        torch.cuda.set_rng_state(state[1])
+        torch.cuda.set_rng_state_all(state[1])

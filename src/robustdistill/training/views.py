@@ -204,8 +204,8 @@ class Views:
             self._write(rows, words)
             return
         # Written later, when the copy has arrived; what has not when the program ends is made again by the next one.
-        host = torch.empty(words.shape, dtype=words.dtype, pin_memory=True).copy_(words, non_blocking=True)
-        event: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        host = torch.empty_like(words, device="cpu", pin_memory=True).copy_(words, non_blocking=True)
+        event = torch.Event(words.device)
         event.record()
         self._pending.append((rows, host, event))
         while self._pending and self._pending[0][2].query():
