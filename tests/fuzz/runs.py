@@ -144,7 +144,9 @@ def tensor_files(draw: st.DrawFn, seed: bytes) -> bytes:
         elif kind == 4:
             tensors[draw(st.sampled_from(["x", "", "optimizer/x/y", "model/x", "optimizer/-1/exp", "about"]))] = value
         elif kind == 5 and value.is_floating_point():
-            tensors[name] = torch.full_like(value, draw(st.sampled_from([float("nan"), float("inf"), 1e38])))
+            tensors[name] = torch.full_like(
+                value, draw(st.sampled_from([float("nan"), float("inf"), torch.finfo(value.dtype).max]))
+            )
         else:
             flat = value.reshape(-1).clone()
             if flat.dtype == torch.uint8 and len(flat):

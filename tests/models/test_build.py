@@ -83,6 +83,7 @@ def test_a_module_in_the_current_folder_is_found_and_hides_nothing(
     [
         ("no_such_module_at_all:net", "cannot import 'no_such_module_at_all'"),
         (":net", "cannot import ''"),
+        (".net:net", "whole name, got the relative '.net'"),
         ("training.problems:no_such_net", "no_such_net"),
         ("training.problems:not_callable", "must be callable, got int"),
         ("training.problems:no_module", "must return an nn.Module, got int"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import robustdistill as rd
 from robustdistill.errors import InputError
@@ -175,7 +175,7 @@ def test_another_runs_checkpoint_is_refused(tmp_path: Path, monkeypatch: pytest.
     assert path.read_bytes() == content
 
 
-@pytest.mark.parametrize("damage", ["empty", "truncated", "text", "foreign", "other metadata"])
+@pytest.mark.parametrize("damage", ["empty", "truncated", "text", "foreign", "other metadata", "momentum"])
 def test_a_damaged_checkpoint_is_refused(damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = interrupted(tmp_path, monkeypatch)
     content = path.read_bytes()
@@ -183,6 +183,9 @@ def test_a_damaged_checkpoint_is_refused(damage: str, tmp_path: Path, monkeypatc
         save_file({"x": torch.zeros(3)}, path)
     elif damage == "other metadata":
         save_file({"x": torch.zeros(3)}, path, metadata={"robustdistill": json.dumps({"steps": 3})})
+    elif damage == "momentum":
+        tensors = load_file(path)
+        save_file({**tensors, "optimizer/0/momentum_buffer": torch.zeros(())}, path)
     else:
         path.write_bytes({"empty": b"", "truncated": content[: len(content) // 2], "text": b"hello" * 99}[damage])
     with pytest.raises(InputError, match=r"checkpoint\.safetensors"):

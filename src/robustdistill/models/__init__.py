@@ -140,6 +140,8 @@ def import_callable(path: str) -> Callable[..., Any]:
         InputError: the module cannot be imported, or has no such callable.
     """
     module_name, _, attribute = path.partition(":")
+    if module_name.startswith("."):
+        raise InputError(f"model {path!r}: the module must have its whole name, got the relative {module_name!r}")
     try:
         # Only now, and last: an installed command does not look there, and what lies there must hide nothing.
         package = module_name.partition(".")[0]

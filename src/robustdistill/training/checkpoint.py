@@ -70,6 +70,11 @@ class Keeper:
             return f"the first {self.saved_epochs} epochs are kept in {self.path}"
         return f"no epoch was kept yet (the first is after {CHECKPOINT_SECONDS:g} s)"
 
+    @property
+    def _device(self) -> torch.device:
+        """Where training is, whose generator models may draw from."""
+        return self.multipliers.priors.device
+
     def save(self, history: list[dict[str, Any]], steps: int) -> None:
         """Writes the state after the last epoch of `history`, unless the last save was a moment ago.
 
@@ -88,8 +93,8 @@ class Keeper:
         if self.iterates is not None:
             tensors |= {f"iterates/{key}": value for key, value in self.iterates.state().items()}
         tensors["generator/cpu"] = torch.get_rng_state()
-        if torch.cuda.is_available():
-            tensors["generator/cuda"] = torch.cuda.get_rng_state()
+        if (device := self._device).type == "cuda":
+            tensors["generator/cuda"] = torch.cuda.get_rng_state(device)
         about = {
             "spec": self.spec.model_dump(mode="json"),
             "history": history,
@@ -148,7 +153,7 @@ class Keeper:
         shapes = [value.shape for group in self.optimizer.param_groups for value in group["params"]]
         for number, state in states.items():
             for key, value in state.items():
-                if value.ndim and value.shape != shapes[number]:
+                if value.shape != shapes[number]:
                     raise InputError(f"{key} of parameter {number} must be {tuple(shapes[number])}, got {value.shape}")
         self.optimizer.load_state_dict({"state": states, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.multipliers.load_state_dict({**_below(tensors, "multipliers/"), **about})
@@ -156,8 +161,8 @@ class Keeper:
         if self.iterates is not None:
             self.iterates.load_state(_below(tensors, "iterates/"))
         torch.set_rng_state(tensors["generator/cpu"])
-        if "generator/cuda" in tensors and torch.cuda.is_available():
-            torch.cuda.set_rng_state(tensors["generator/cuda"])
+        if "generator/cuda" in tensors and (device := self._device).type == "cuda":
+            torch.cuda.set_rng_state(tensors["generator/cuda"], device)
         return history
 
     def _read(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
