@@ -206,7 +206,7 @@ class Views:
         # Written later, when the copy has arrived; what has not when the program ends is made again by the next one.
         host = torch.empty_like(words, device="cpu", pin_memory=True).copy_(words, non_blocking=True)
         event = torch.Event(words.device)
-        event.record()
+        event.record(torch.accelerator.current_stream(words.device))
         self._pending.append((rows, host, event))
         while self._pending and self._pending[0][2].query():
             self._write(*self._pending.popleft()[:2])
