@@ -3,9 +3,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,20 +10,10 @@ import pytest
 from PIL import Image
 
 import robustdistill as rd
-from robustdistill import cli
+from cli.typed import Command
 from robustdistill.exporting import latency, load
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-
-
-@dataclass(frozen=True)
-class Result:
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Result]
 
 
 @pytest.fixture(scope="module")
@@ -44,23 +31,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def command(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Command:
+def command(command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     """Runs `robustdistill ARGUMENTS` in a folder with these two runs; latencies are measured in a few rounds."""
     shutil.copytree(trained / "runs", tmp_path / "runs")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(latency, "_MOST", 5)
-
-    def run(*arguments: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["robustdistill", *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        captured = capsys.readouterr()
-        return Result(int(stopped.value.code or 0), captured.out, captured.err)
-
-    return run
+    return command
 
 
 def test_all_three_files(command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,38 +2,26 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from robustdistill import cli
+from cli.typed import Command
 from robustdistill.cli.grid import merged
 from robustdistill.cli.running import duration
 from robustdistill.errors import InputError
 
-Run = Callable[..., tuple[int, str, str]]
 FAST = ("--epochs", "2", "--repeats", "1", "--workers", "1", "--teacher-objectives", "robust")
 
 
 @pytest.fixture
-def grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def grid(command: Command) -> Command:
     """Runs `robustdistill grid ARGUMENTS` in an empty folder: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["robustdistill", "grid", *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(stopped.value.code or 0), captured.out, captured.err
-
-    return run
+    return partial(command, "grid")
 
 
-def test_a_dry_run_counts_and_trains_nothing(grid: Run, tmp_path: Path) -> None:
+def test_a_dry_run_counts_and_trains_nothing(grid: Command, tmp_path: Path) -> None:
     code, out, _ = grid("--dry-run", "--json", "--fixed-teacher", "--repeats", "2", "--temperatures", "1,3")
     found = json.loads(out)
     assert code == 0
@@ -49,7 +37,7 @@ def test_a_dry_run_counts_and_trains_nothing(grid: Run, tmp_path: Path) -> None:
     assert "no estimate" in err
 
 
-def test_a_grid_is_run_reported_and_gone_on_with(grid: Run, tmp_path: Path) -> None:
+def test_a_grid_is_run_reported_and_gone_on_with(grid: Command, tmp_path: Path) -> None:
     code, out, err = grid(*FAST, "--student-objectives", "robust")
     assert code == 0, err
     assert "digits-lt: 3 runs (1 teachers, 2 students), 1 at a time" in out
@@ -69,7 +57,7 @@ def test_a_grid_is_run_reported_and_gone_on_with(grid: Run, tmp_path: Path) -> N
     assert (again["runs"], again["done"]) == (4, 4)
 
 
-def test_replicas_are_trained_as_one_stack(grid: Run, tmp_path: Path) -> None:
+def test_replicas_are_trained_as_one_stack(grid: Command, tmp_path: Path) -> None:
     code, out, err = grid(*FAST, "--student-objectives", "robust", "--replicas", "2")
     assert code == 0, err
     assert "digits-lt: 3 runs (1 teachers, 2 students), 2 at a time" in out
@@ -77,7 +65,7 @@ def test_replicas_are_trained_as_one_stack(grid: Run, tmp_path: Path) -> None:
     assert sorted(record["environment"]["replicas"] for record in records) == [1, 2, 2]
 
 
-def test_a_failure_ends_with_1_and_is_tried_again_when_asked(grid: Run) -> None:
+def test_a_failure_ends_with_1_and_is_tried_again_when_asked(grid: Command) -> None:
     wild = (*FAST, "--student-objectives", "none", "--learning-rate", "1e30")
     code, _, err = grid(*wild)
     assert code == 1
@@ -89,7 +77,7 @@ def test_a_failure_ends_with_1_and_is_tried_again_when_asked(grid: Run) -> None:
     assert "--retry-failed" not in grid(*wild, "--retry-failed")[1]
 
 
-def test_finished_runs_are_copied_where_they_are_wanted(grid: Run, tmp_path: Path) -> None:
+def test_finished_runs_are_copied_where_they_are_wanted(grid: Command, tmp_path: Path) -> None:
     assert grid(*FAST, "--student-objectives", "none", "--upload", f"file://{tmp_path}/copy")[0] == 0
     assert len(list((tmp_path / "copy").glob("*/record.json"))) == 1
     code, _, err = grid(*FAST, "--upload", "nothing://there")
@@ -120,7 +108,7 @@ def test_options_replace_what_a_plan_says(tmp_path: Path) -> None:
         (("--teachers", "resnet7"), "6n+2"),
     ],
 )
-def test_bad_input_exits_2(grid: Run, arguments: tuple[str, ...], message: str) -> None:
+def test_bad_input_exits_2(grid: Command, arguments: tuple[str, ...], message: str) -> None:
     code, _, err = grid(*arguments)
     assert code == 2
     assert message in err

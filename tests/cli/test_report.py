@@ -3,38 +3,22 @@
 from __future__ import annotations
 
 import json
-import sys
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
+from cli.typed import Command
 from report.records import journal, record, save
-from robustdistill import cli
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> object:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["robustdistill", "report", *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        captured = capsys.readouterr()
-        return Result(int(stopped.value.code or 0), captured.out, captured.err)
-
-    return run
+def command(command: Command) -> Command:
+    """Runs `robustdistill report ARGUMENTS` in an empty folder."""
+    return partial(command, "report")
 
 
-def test_a_folder_of_runs_becomes_a_page(command, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_folder_of_runs_becomes_a_page(command: Command, tmp_path: Path) -> None:
     journal(tmp_path / "runs", repeats=2, temperatures=(3.0,), epochs=1)
     found = command("runs", "--out", "page")
     assert found.code == 0
@@ -44,7 +28,7 @@ def test_a_folder_of_runs_becomes_a_page(command, tmp_path: Path) -> None:  # ty
     assert "30 finished runs" not in found.out
 
 
-def test_json_gives_paths_cells_and_claims(command, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_json_gives_paths_cells_and_claims(command: Command, tmp_path: Path) -> None:
     journal(tmp_path / "runs", repeats=2, teachers=("standard", "robust"), epochs=1)
     found = command("runs", "--json", "--worst", "worst_3")
     assert found.code == 0
@@ -73,8 +57,8 @@ def test_json_gives_paths_cells_and_claims(command, tmp_path: Path) -> None:  # 
         (("runs", "--out", "file"), "out must be a folder"),
     ],
 )
-def test_bad_input_ends_with_2_and_says_why(  # type: ignore[no-untyped-def]
-    command, tmp_path: Path, arguments: tuple[str, ...], message: str
+def test_bad_input_ends_with_2_and_says_why(
+    command: Command, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
@@ -85,7 +69,7 @@ def test_bad_input_ends_with_2_and_says_why(  # type: ignore[no-untyped-def]
     assert "Traceback" not in found.err
 
 
-def test_damaged_records_are_named_and_left_out(command, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_damaged_records_are_named_and_left_out(command: Command, tmp_path: Path) -> None:
     save(tmp_path / "runs", record("teacher", epochs=1))
     for index in range(8):
         (tmp_path / "runs" / f"torn{index}").mkdir()

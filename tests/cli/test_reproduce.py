@@ -3,43 +3,21 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from robustdistill import cli
+from cli.typed import Command
 from robustdistill.experiments.paper import scales
 from robustdistill.training.recipe import Recipe
 
 
-@dataclass(frozen=True)
-class Result:
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Result]
-
-
 @pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+def command(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     """Runs `robustdistill reproduce ARGUMENTS` in an empty folder, where there are no data."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("ROBUSTDISTILL_DATA", str(tmp_path / "nothing"))
-
-    def run(*arguments: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["robustdistill", "reproduce", *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        captured = capsys.readouterr()
-        return Result(int(stopped.value.code or 0), captured.out, captured.err)
-
-    return run
+    return partial(command, "reproduce")
 
 
 def test_counting_needs_no_data(command: Command, tmp_path: Path) -> None:

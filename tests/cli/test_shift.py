@@ -11,10 +11,8 @@ import pytest
 
 import robustdistill as rd
 from auditing.reference import made_up
-from cli.test_audit import Command, command
+from cli.typed import Command
 from robustdistill.postshift import cross_fitted
-
-__all__ = ["command"]
 
 
 @pytest.fixture

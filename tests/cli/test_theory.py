@@ -1,35 +1,22 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from robustdistill import cli
+from cli.typed import Command
 from robustdistill.predictions import Predictions
 from robustdistill.theory import gaussian_mixture, plan, teacher_fitness
 from theory.test_study import runs
 
-Command = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+def command(command: Command) -> Command:
     """Runs `robustdistill theory ARGUMENTS` in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["robustdistill", "theory", *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(stopped.value.code or 0), captured.out, captured.err
-
-    return run
+    return partial(command, "theory")
 
 
 NUMBERS = ("--gap", "1", "--bound", "2", "--Z", "10", "--classes", "10")

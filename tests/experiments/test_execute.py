@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import robustdistill
+from experiments.lasting import record
 from robustdistill.errors import InputError
 from robustdistill.experiments import execute, journal
 from robustdistill.experiments.execute import default_workers, run_all, seconds_left
@@ -37,16 +38,6 @@ GRID = Grid(
     student_objectives=("balanced", "robust"),
     repeats=1,
 )
-
-
-def record(folder: Path) -> dict[str, Any]:
-    """A record without what no two runs share."""
-    found = json.loads((folder / "record.json").read_text())
-    del found["seconds"]
-    del found["environment"]["date"]
-    for epoch in found["history"]:
-        del epoch["seconds"]
-    return found
 
 
 def timeless(outcomes: list[Outcome]) -> dict[str, Outcome]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from dying import killed
+from experiments.lasting import done, lasting
 from robustdistill import faults, report
 from robustdistill.experiments import journal
 from robustdistill.experiments.execute import run_all
@@ -31,18 +31,6 @@ GRID = Grid(
     repeats=1,
 )
 JOBS = GRID.jobs()[:2]
-
-
-def lasting(root: Path) -> dict[str, Any]:
-    """Weights and records of a grid's runs, without what no two runs share."""
-    found: dict[str, Any] = {}
-    for path in sorted(root.glob("*/record.json")):
-        record = json.loads(path.read_text())
-        del record["seconds"], record["environment"]
-        for epoch in record["history"]:
-            del epoch["seconds"]
-        found[path.parent.name] = record, (path.parent / "model.safetensors").read_bytes()
-    return found
 
 
 def files(root: Path) -> set[str]:
@@ -71,7 +59,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_killed_at_a_write(name: str, number: int, moment: str, alone: Path, tmp_path: Path) -> None:
     killed(lambda: run_all(JOBS, tmp_path), f"{moment}:{number}:{name}")
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/record.json") if '"test"' in path.read_text()}
+    before = done(tmp_path)
     tables = {path: Predictions.read(path).scores.tobytes() for path in tmp_path.glob("*/predictions/[!.]*.npz")}
     outcomes = run_all(JOBS, tmp_path)
     assert [outcome.error for outcome in outcomes] == [None, None]

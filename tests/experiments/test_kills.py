@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -10,9 +9,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import robustdistill
+from experiments.lasting import done, lasting
 
 KILLS = 10
 SCRIPT = """
@@ -38,23 +37,6 @@ def start(script: Path, root: Path) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(Path(robustdistill.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(script), str(root)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def lasting(root: Path) -> dict[str, Any]:
-    """What runs have in common that were made at different times: records without them, and weights."""
-    found: dict[str, Any] = {}
-    for path in sorted(root.glob("*/record.json")):
-        record = json.loads(path.read_text())
-        del record["seconds"], record["environment"]
-        for epoch in record["history"]:
-            del epoch["seconds"]
-        found[path.parent.name] = record, (path.parent / "model.safetensors").read_bytes()
-    return found
-
-
-def done(root: Path) -> dict[Path, int]:
-    """Finished runs, and when each was."""
-    return {path: path.stat().st_mtime_ns for path in root.glob("*/record.json") if '"test"' in path.read_text()}
 
 
 def test_ten_kills_change_nothing(tmp_path: Path) -> None:

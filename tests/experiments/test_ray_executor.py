@@ -1,16 +1,14 @@
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from experiments.lasting import lasting
 from robustdistill.environment import RUNS_HERE
 from robustdistill.errors import InputError
-from robustdistill.experiments import journal
 from robustdistill.experiments.execute import run_all
 from robustdistill.experiments.executors import make
 from robustdistill.experiments.grid import DataSource, Grid
@@ -46,24 +44,12 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
-def content(root: Path) -> dict[str, Any]:
-    found = {}
-    for record in journal.scan(root):
-        plain = json.loads(record.model_dump_json(by_alias=True, exclude={"seconds"}))
-        for changing in ("date", "git"):  # A file that is saved or committed meanwhile changes the second.
-            del plain["environment"][changing]
-        for epoch in plain["history"]:
-            del epoch["seconds"]
-        found[record.hash] = plain
-    return found
-
-
 def test_ray_and_this_process_give_the_same_journal(tmp_path: Path) -> None:
     alone = run_all(GRID.jobs(), tmp_path / "local", command="a command")
     spread = run_all(GRID.jobs(), tmp_path / "ray", executor=make("ray", 1), command="a command")
     assert [outcome.error for outcome in spread] == [None] * 3
     assert {outcome.hash for outcome in spread} == {outcome.hash for outcome in alone}
-    assert content(tmp_path / "ray") == content(tmp_path / "local")
+    assert lasting(tmp_path / "ray") == lasting(tmp_path / "local")
     for outcome in alone:
         weights = [(tmp_path / where / outcome.hash / "model.safetensors").read_bytes() for where in ("ray", "local")]
         assert weights[0] == weights[1]

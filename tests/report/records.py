@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from robustdistill.experiments.journal import write_record
+from robustdistill.experiments.journal import scan, write_record
+from robustdistill.report import tables
+from robustdistill.report.panels import Panel
 
 OBJECTIVES = ("standard", "balanced", "robust")
 STUDENTS = (("standard", "one-hot"), ("balanced", "one-hot"), ("robust", "teacher"), ("robust", "one-hot"))
@@ -162,3 +164,8 @@ def _history(rng: np.random.Generator, recall: np.ndarray, epochs: int, objectiv
             }
         )
     return lines
+
+
+def panel_of(root: Path) -> Panel:
+    """The first panel of the runs in `root`."""
+    return tables.build_all(scan(root))[0][0]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cli.typed import typed
 from report.records import record
-from robustdistill import cli
 from robustdistill.experiments.journal import Record, scan
 from robustdistill.experiments.select import choose
 from robustdistill.report import commands
@@ -27,12 +26,11 @@ def test_training_again_by_the_printed_commands_gives_the_same_specs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    command = typed(monkeypatch, capsys)
 
     def run(line: str) -> None:
-        monkeypatch.setattr(sys, "argv", [*shlex.split(line), "--quiet"])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        assert not stopped.value.code, capsys.readouterr().err
+        done = command(*shlex.split(line)[1:], "--quiet")
+        assert done.code == 0, done.err
 
     short = "--epochs 1 --batch-size 64 --every 2 --threads 1"
     run(f"robustdistill train --model convnet-4 --objective balanced {short} --ratio 20 --split-seed 3 --out first/t")

@@ -2,26 +2,20 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from report.records import journal, record, save
-from robustdistill.experiments.journal import scan
-from robustdistill.report import fronts, plane, tables
+from report.records import journal, panel_of, record, save
+from robustdistill.report import fronts, plane
 from robustdistill.report.panels import Panel
 from robustdistill.report.sections import VARIABLES
 
 
-def panel(root: Path, **settings: Any) -> Panel:
-    return tables.build_all(scan(journal(root, **settings)))[0][0]
-
-
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Panel:
-    return panel(tmp_path_factory.mktemp("runs"), temperatures=(3.0,))
+    return panel_of(journal(tmp_path_factory.mktemp("runs"), temperatures=(3.0,)))
 
 
 coordinates = st.floats(0, 1, allow_nan=False)
@@ -39,7 +33,7 @@ def test_teachers_students_and_others_are_families_with_fronts_of_their_own(tmp_
     journal(tmp_path, repeats=2, temperatures=(3.0,), epochs=1)
     save(tmp_path, record("teacher", teacher_model="convnet-16", method="group-dro", objective="robust", epochs=1))
     save(tmp_path, record(method="ada-margin", epochs=1))
-    found = fronts.families(tables.build_all(scan(tmp_path))[0][0])
+    found = fronts.families(panel_of(tmp_path))
     assert [(family.name, len(family.points)) for family in found] == [
         ("convnet-32 teachers", 3),
         ("convnet-16 students", 12),
@@ -85,7 +79,7 @@ def test_without_a_known_accuracy_there_is_no_plane(tmp_path: Path) -> None:
     content = record("teacher", epochs=1)
     content["metrics"]["test"] |= {"worst_class": None, "balanced": None}
     save(tmp_path, content)
-    found = tables.build_all(scan(tmp_path))[0][0]
+    found = panel_of(tmp_path)
     assert not plane.interactive(found, "x", VARIABLES)
 
 
@@ -95,6 +89,6 @@ def test_equal_points_and_extremes_are_drawn(tmp_path: Path) -> None:
             content = record("teacher", objective=objective, repeat=repeat, epochs=1)
             content["metrics"]["test"] |= {"worst_class": value, "balanced": 0.5}
             save(tmp_path, content)
-    markup = str(plane.interactive(tables.build_all(scan(tmp_path))[0][0], "x", VARIABLES))
+    markup = str(plane.interactive(panel_of(tmp_path), "x", VARIABLES))
     assert "nan" not in markup
     assert "100 %" in markup

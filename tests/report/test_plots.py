@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -10,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from report.records import journal, record, save
-from robustdistill.experiments.journal import scan
-from robustdistill.report import plots, tables
+from report.records import journal, panel_of, record, save
+from robustdistill.report import plots
 from robustdistill.report.panels import Panel
 
 # Names that other software would read as formulas, tags, references, or that no bundled font can draw.
@@ -30,13 +28,9 @@ HOSTILE = [
 ]
 
 
-def panel(root: Path, **settings: Any) -> Panel:
-    return tables.build_all(scan(journal(root, **settings)))[0][0]
-
-
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Panel:
-    return panel(tmp_path_factory.mktemp("runs"), temperatures=(3.0,))
+    return panel_of(journal(tmp_path_factory.mktemp("runs"), temperatures=(3.0,)))
 
 
 @pytest.mark.parametrize("name", plots.FIGURES)
@@ -69,7 +63,7 @@ def test_nothing_global_is_left_behind(full: Panel) -> None:
 @pytest.mark.parametrize("name", plots.FIGURES)
 def test_hostile_class_names_are_only_text(name: str, tmp_path: Path) -> None:
     figure = plots.FIGURES[name](
-        panel(tmp_path / "runs", class_names=HOSTILE, repeats=1, teachers=("standard", "robust"))
+        panel_of(journal(tmp_path / "runs", class_names=HOSTILE, repeats=1, teachers=("standard", "robust")))
     )
     assert figure is not None
     svg, _ = plots.save(figure, tmp_path, name)
@@ -80,9 +74,9 @@ def test_hostile_class_names_are_only_text(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("classes", [2, 10, 25, 100, 300])
 def test_any_number_of_classes_is_drawn(classes: int, tmp_path: Path) -> None:
-    found = panel(
-        tmp_path / "runs", classes=classes, repeats=1, epochs=3, teachers=("standard", "robust"), temperatures=(3.0,)
-    )
+    objectives = ("standard", "robust")
+    runs = journal(tmp_path, classes=classes, repeats=1, epochs=3, teachers=objectives, temperatures=(3.0,))
+    found = panel_of(runs)
     for name in ("recalls", "multipliers"):
         figure = plots.FIGURES[name](found)
         assert figure is not None
@@ -91,7 +85,7 @@ def test_any_number_of_classes_is_drawn(classes: int, tmp_path: Path) -> None:
 
 
 def test_teachers_alone_and_one_repeat_are_drawn(tmp_path: Path) -> None:
-    found = panel(tmp_path / "runs", students=(), temperatures=(), repeats=1)
+    found = panel_of(journal(tmp_path / "runs", students=(), temperatures=(), repeats=1))
     for name, draw in plots.FIGURES.items():
         figure = draw(found)
         assert figure is not None
@@ -102,7 +96,7 @@ def test_a_figure_without_its_runs_is_none(tmp_path: Path) -> None:
     content = record("teacher", objective="standard")
     content["history"] = []
     save(tmp_path, content)
-    found = tables.build_all(scan(tmp_path))[0][0]
+    found = panel_of(tmp_path)
     assert plots.traces(found) is None
     assert plots.curves(found) is None
 

@@ -9,11 +9,11 @@ import io
 import re
 import unicodedata
 import xml.etree.ElementTree as ET
-from html.parser import HTMLParser
 from pathlib import Path
 
 from markdown_it import MarkdownIt
 
+from parsed import Page
 from robustdistill.shown import in_line, shown
 
 NAMES = (
@@ -42,44 +42,12 @@ NAMES = (
 PRINTABLE = tuple(name for name in NAMES if not any(unicodedata.category(character) == "Cc" for character in name))
 ONE = "".join(NAMES)  # where there is room for one only
 
-_VOID = {"meta", "br", "img", "input", "hr"}
-
-
-class Page(HTMLParser):
-    """A page as a browser takes it apart."""
-
-    def __init__(self, source: str) -> None:
-        super().__init__()
-        self.source, self.text, self.script = source, "", ""
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.feed(source)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in _VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open[-1:] == ["script"]:
-            self.script += data
-        else:
-            self.text += data
-
 
 def check_html(path: Path) -> Page:
     """Whole, with one script that its policy names, nothing from elsewhere, and every hostile name as mere text."""
-    source = path.read_text(encoding="utf-8")
-    assert shown(source) == source
-    page = Page(source)
-    assert not page.open
+    page = Page(path)
+    assert shown(page.source) == page.source
+    assert page.balanced
     (policy,) = [str(found["content"]) for tag, found in page.tags if tag == "meta" and "http-equiv" in found]
     digest = base64.b64encode(hashlib.sha256(page.script.encode()).digest()).decode()
     assert f"script-src 'sha256-{digest}';" in policy

@@ -21,9 +21,10 @@ import yaml
 from PIL import EpsImagePlugin
 
 import robustdistill as rd
+from cli.typed import typed
 from data.official import jpeg
 from exporting import runs
-from robustdistill import cli, exporting
+from robustdistill import exporting
 from robustdistill.data import load
 from robustdistill.data.pictures import decode
 from robustdistill.errors import InputError
@@ -106,9 +107,15 @@ def renamed(saved: Path, folder: Path, **changes: Any) -> Path:
     ],
 )
 def test_a_run_from_somebody_else_imports_nothing(
-    changes: dict[str, Any], saved: Path, tmp_path: Path, trap: Callable[[], bool], monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, Any],
+    saved: Path,
+    tmp_path: Path,
+    trap: Callable[[], bool],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = renamed(saved, tmp_path / "run", **changes)
+    command = typed(monkeypatch, capsys)
     if "model" in changes:
         with pytest.raises(InputError, match=r"which is your code: pass it as model=|unknown model"):
             rd.Run.load(folder)
@@ -121,9 +128,7 @@ def test_a_run_from_somebody_else_imports_nothing(
         ("export", str(folder), "--card", "card.md"),
         ("report", str(tmp_path)),
     ):
-        monkeypatch.setattr(sys, "argv", ["robustdistill", *words])
-        with pytest.raises(SystemExit):
-            cli.main()
+        command(*words)
     assert not trap()
     assert "trapped" not in sys.modules
 
@@ -221,10 +226,7 @@ def test_data_that_a_record_names_are_not_fetched(
 ) -> None:
     monkeypatch.setattr(datasets, "load_dataset", lambda *_: pytest.fail("asked for"))
     folder = renamed(saved, tmp_path / "run", data={"name": "hub:evil/data", "train": "a", "val": "b"})
-    monkeypatch.setattr(sys, "argv", ["robustdistill", "evaluate", str(folder)])
-    with pytest.raises(SystemExit):
-        cli.main()
-    assert "name it (--data hub:evil/data)" in capsys.readouterr().err
+    assert "name it (--data hub:evil/data)" in typed(monkeypatch, capsys)("evaluate", str(folder)).err
 
 
 def hub_table(folder: Path, pictures: list[dict[str, Any]]) -> Path:

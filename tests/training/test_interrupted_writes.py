@@ -17,7 +17,7 @@ from robustdistill import faults
 from robustdistill.errors import FolderTakenError, InputError
 from robustdistill.faults import MOMENTS
 from robustdistill.lease import LEASE, Leases
-from robustdistill.training import checkpoint, folder
+from robustdistill.training import folder
 from robustdistill.training.progress import EpochProgress
 from robustdistill.training.rowfile import RowFile
 from robustdistill.training.run import Run
@@ -27,9 +27,7 @@ FILES = ("checkpoint.safetensors", "model.safetensors", "record.json")
 DISK = ("ENOSPC", "EROFS", "EACCES", "EIO")
 
 
-@pytest.fixture(autouse=True)
-def checkpoint_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", -1.0)
+pytestmark = pytest.mark.usefixtures("checkpoint_every_epoch")
 
 
 def fitted(out: Path | None, **settings: Any) -> Run:

@@ -23,7 +23,7 @@ from robustdistill import models
 from robustdistill.data.stream import on_device
 from robustdistill.errors import DivergedError, InputError
 from robustdistill.predictions import Predictions
-from robustdistill.training import checkpoint, replicas
+from robustdistill.training import replicas
 from robustdistill.training.replicas import train_together
 from robustdistill.training.run import Run
 from robustdistill.training.stack import Stack
@@ -246,11 +246,6 @@ def test_models_that_cannot_be_stacked_take_turns_to_the_same_bits(
 def test_a_failure_of_the_joint_step_is_every_runs_own(monkeypatch: pytest.MonkeyPatch) -> None:
     found = train_together([fitted(seed, model=Heavy) for seed in range(2)])
     assert [type(error) for error in found] == [torch.OutOfMemoryError] * 2
-
-
-@pytest.fixture
-def checkpoint_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", -1.0)
 
 
 def interrupted_at(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:

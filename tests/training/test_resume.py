@@ -13,17 +13,13 @@ from safetensors.torch import load_file, save_file
 import robustdistill as rd
 from robustdistill.errors import InputError
 from robustdistill.models import ModelLike
-from robustdistill.training import checkpoint
 from robustdistill.training.progress import EpochProgress
 from robustdistill.training.run import Run
 from robustdistill.training.step import TrainStep
 from training import problems
 from training.problems import assert_same_run, assert_same_weights, history_of, picture_splits, short
 
-
-@pytest.fixture(autouse=True)
-def checkpoint_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", -1.0)
+pytestmark = pytest.mark.usefixtures("checkpoint_every_epoch")
 
 
 def fitted(model: ModelLike, out: Path | None, **settings: Any) -> Run:
