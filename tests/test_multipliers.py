@@ -155,7 +155,7 @@ def test_from_any_state_one_update_leads_to_the_simplex(
     counts = torch.where(risks.isnan(), 0.0, 1.0).double()
     dro.update(Risks(risks.nan_to_num(nan=0.0), counts))
     # Classes that share less than they were lifted to are scaled down again where others are not seen.
-    on_the_simplex(dro.weights, FLOOR / 4)
+    on_the_simplex(dro.weights, FLOOR / size)
     assert torch.isfinite(dro.costs).all()
     pure = exponentiated_gradient(before, risks, step, decay=decay)
     torch.testing.assert_close(pure, dro.weights, rtol=1e-9, atol=1e-15)

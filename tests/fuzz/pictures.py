@@ -33,7 +33,7 @@ _MODES = {
     "bmp": ("1", "L", "RGB"),
     "webp": ("RGB", "RGBA"),
     "tiff": ("1", "L", "RGB", "CMYK", "I;16", "F", "LAB", "YCbCr"),
-    "ppm": ("1", "L", "RGB", "I;16"),
+    "ppm": ("1", "L", "RGB"),
 }
 
 

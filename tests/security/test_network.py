@@ -145,7 +145,10 @@ if "huggingface_hub" in sys.modules:
     from huggingface_hub import constants
     assert constants.HF_HUB_DISABLE_TELEMETRY
 if "ray" in sys.modules:
-    from ray._common.usage import usage_lib
+    try:
+        from ray._common.usage import usage_lib
+    except ImportError:  # of older versions
+        from ray._private.usage import usage_lib
     assert not usage_lib.usage_stats_enabled()
 """
     )
