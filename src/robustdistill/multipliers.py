@@ -257,4 +257,7 @@ def _check_priors(priors: Tensor, class_names: Sequence[str] | None) -> Tensor:
         index = int(bad[0])
         name = f" ({class_names[index]!r})" if class_names else ""
         raise InputError(f"priors must be positive and finite; class {index}{name} has {float(priors[index]):g}")
-    return priors / priors.sum()
+    shares = priors / priors.sum()
+    if not bool((shares > 0).all()):
+        raise InputError(f"priors are too far apart, or their sum is too large: got {priors.tolist()[:8]}")
+    return shares

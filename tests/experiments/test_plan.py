@@ -81,6 +81,14 @@ def test_a_plan_s_text_is_the_plan_without_places(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["höhle", "a\x85b", "a\u2028b", "a\nb", "‹a›"])
+def test_a_plan_s_text_keeps_any_name(name: str, tmp_path: Path) -> None:
+    plan, path = Plan.of({"data": name}), tmp_path / "plan.yaml"
+    path.write_text(plan.text(), encoding="utf-8")
+    assert Plan.of(read(path)) == plan
+    assert "höhle" not in name or "höhle" in plan.text()
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

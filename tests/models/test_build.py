@@ -122,6 +122,9 @@ def test_descriptions() -> None:
     assert models.describe("resnet32") == "resnet32"
     assert models.describe("training.problems:narrow") == models.describe(problems.narrow) == "training.problems:narrow"
     assert models.describe(problems.Dropout()) == "training.problems:Dropout"
+    partial = functools.partial(problems.any_keyword, width=3, act=nn.ReLU, depth=None)
+    assert models.describe(partial) == "training.problems:any_keyword(act=type, depth=None, width=3)"
+    assert models.describe(functools.partial(problems.narrow)) == "training.problems:narrow"
 
 
 def test_code_versions() -> None:

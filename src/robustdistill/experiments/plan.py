@@ -50,6 +50,9 @@ class DataPlan(BaseModel):
     lists: Path | None = None
 
 
+_BREAKS = set("\x85\u2028\u2029")  # which end a line of YAML, unless they are escaped
+
+
 class Plan(BaseModel):
     """The fields of a `Grid` in plain values; what is left out has the default of `robustdistill demo`'s models.
 
@@ -124,7 +127,8 @@ class Plan(BaseModel):
     def text(self) -> str:
         """As YAML that `read` reads; without places, which are of this machine only."""
         content = self.model_dump(mode="json", exclude={"data": {"root", "lists"}}, exclude_defaults=True)
-        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        return yaml.safe_dump(content, sort_keys=False) if _BREAKS & set(text) else text
 
 
 def read(path: str | Path, *, allow_code: bool = False) -> dict[str, Any]:

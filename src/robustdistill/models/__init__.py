@@ -97,14 +97,23 @@ def _check_kind(model: object) -> None:
 
 
 def describe(model: ModelLike) -> str:
-    """How a run records the model: its name, or where its code lives."""
+    """How a run records the model: its name, or where its code lives and what a partial call gives it."""
     if isinstance(model, str):
         return model
     _check_kind(model)
-    target = model.func if isinstance(model, functools.partial) else model
+    target, given = (model.func, _given(model)) if isinstance(model, functools.partial) else (model, "")
     if isinstance(target, nn.Module):
         target = type(target)
-    return f"{target.__module__}:{getattr(target, '__qualname__', type(target).__qualname__)}"
+    return f"{target.__module__}:{getattr(target, '__qualname__', type(target).__qualname__)}{given}"
+
+
+def _given(model: functools.partial[Any]) -> str:
+    """The arguments of a partial call in parentheses; of those that are no plain values, their kinds."""
+    plain = (str, int, float, bool, type(None))
+    shown = [repr(value) if isinstance(value, plain) else type(value).__name__ for value in model.args]
+    for name, value in sorted(model.keywords.items()):
+        shown.append(f"{name}={value!r}" if isinstance(value, plain) else f"{name}={type(value).__name__}")
+    return f"({', '.join(shown)})" if shown else ""
 
 
 def code_version(model: ModelLike) -> str | None:

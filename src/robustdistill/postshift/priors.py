@@ -48,7 +48,10 @@ def checked_priors(priors: Priors, class_names: Sequence[str]) -> FloatArray:
     if isinstance(priors, Mapping):
         check_same_names(priors, class_names, "class names of the priors must be those of the table")
         priors = [priors[name] for name in class_names]
-    values = np.asarray(priors, dtype=np.float64)
+    try:
+        values = np.asarray(priors, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"priors must be numbers, got {str(priors)[:80]!r}") from error
     if values.shape != (len(class_names),):
         raise InputError(f"priors must be (C,) = ({len(class_names)},), got {values.shape}")
     bad = np.flatnonzero(~((values > 0) & np.isfinite(values)))
