@@ -53,7 +53,7 @@ def test_from_a_folder_of_pictures_to_a_card(tmp_path: Path) -> None:
 
 
 def test_groups_from_a_table_to_an_audit(tmp_path: Path) -> None:
-    (printed,) = follow("groups.md", tmp_path)
+    printed, compared = follow("groups.md", tmp_path)
     trained, evaluated, audited = printed.partition("runs/birds on parquet:birds.parquet/test")
     evaluated, _, audited = audited.partition("test.parquet: 799 examples")
     for name, value in (("wren", "land"), ("wren", "water"), ("gull", "land"), ("gull", "water")):
@@ -61,6 +61,9 @@ def test_groups_from_a_table_to_an_audit(tmp_path: Path) -> None:
         assert f"{name} / {value}" in evaluated
         assert f"{name} in {value}" in audited
     assert "worst group" in evaluated
+    assert "by group within each class: worst-group accuracy" in " ".join(compared.split())
+    assert "its worst group right" in compared
+    assert "Worst-group accuracy" in (tmp_path / "runs/grid/index.html").read_text(encoding="utf-8")
 
 
 def test_one_grid_by_two_machines(tmp_path: Path) -> None:

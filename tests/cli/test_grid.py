@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cli.typed import Command
+from experiments.test_group_grids import MODEL, birds
 from robustdistill.cli.grid import merged
 from robustdistill.cli.running import duration
 from robustdistill.errors import InputError
@@ -84,6 +85,37 @@ def test_finished_runs_are_copied_where_they_are_wanted(grid: Command, tmp_path:
     assert (code, "--upload nothing://there" in err) == (2, True)
 
 
+def test_a_grid_over_groups_from_the_options_to_the_report(command: Command, grid: Command, tmp_path: Path) -> None:
+    birds(tmp_path / "birds.parquet")
+    model = ("--teachers", MODEL, "--students", MODEL, "--batch-size", "64", "--every", "4", *FAST)
+    options = ("--data", "parquet:birds.parquet", "--group-column", "ground", "--groups", "class-group", *model)
+    planned = grid(*options, "--dry-run", "--json")
+    found = json.loads(planned.out)
+    assert (found["plan"]["groups"], found["plan"]["data"]["group_column"]) == ("class-group", "ground")
+    assert all("by-class-group" in job["name"] for job in found["jobs"])
+    assert "groups: class-group" in grid(*options, "--dry-run").out
+    done = grid(*options, "--json")
+    assert done.code == 0, done.err
+    assert {(cell["groups"], cell["worst_metric"]) for cell in json.loads(done.out)["cells"]} == {
+        ("class-group", "worst_group")
+    }
+    again = json.loads(grid("--plan", "runs/grid/plan.yaml", "--allow-code", "--dry-run", "--json").out)
+    assert (again["runs"], again["done"]) == (found["runs"], found["runs"])
+    by_class = grid(*options[:4], *model, "--student-objectives", "none", "-q")  # into the same folder
+    assert by_class.code == 0, by_class.err
+    report = json.loads(command("report", "runs/grid/runs", "--json").out)
+    assert {cell["worst_metric"]: cell["groups"] for cell in report["cells"]} == {
+        "worst_class": "class",
+        "worst_group": "class-group",
+    }
+    assert {claim["reason"] for claim in report["claims"] if "by group" in claim["panel"]} == {
+        "These runs are over groups, the claims are about classes."
+    }
+    shown = command("report", "runs/grid/runs").out
+    assert "by group within each class: worst-group accuracy" in " ".join(shown.split())
+    assert "its worst group right" in shown
+
+
 def test_options_replace_what_a_plan_says(tmp_path: Path) -> None:
     path = tmp_path / "plan.toml"
     path.write_text('data = "cifar10-lt"\nrepeats = 10\nstudents = "resnet32"\nrecipe = {epochs = 30}\n')
@@ -106,6 +138,9 @@ def test_options_replace_what_a_plan_says(tmp_path: Path) -> None:
         (("--teacher-objectives", "rubust"), "did you mean 'robust'"),
         (("--data", "digit-lt"), "digits-lt"),
         (("--teachers", "resnet7"), "6n+2"),
+        (("--groups", "group"), "has no group column"),
+        (("--groups", "group", "--methods", "dkd"), "groups have no effect on method 'dkd'"),
+        (("--groups", "country"), "country"),
     ],
 )
 def test_bad_input_exits_2(grid: Command, arguments: tuple[str, ...], message: str) -> None:

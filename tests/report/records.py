@@ -16,6 +16,7 @@ from robustdistill.report.panels import Panel
 
 OBJECTIVES = ("standard", "balanced", "robust")
 STUDENTS = (("standard", "one-hot"), ("balanced", "one-hot"), ("robust", "teacher"), ("robust", "one-hot"))
+GROUPS = ("north", "east", "south", "west")
 # How much of the gap between rare and common classes an objective closes, and what it costs the common ones.
 _LIFT = {"standard": (0.0, 0.0), "balanced": (0.55, 0.03), "robust": (0.8, 0.08)}
 
@@ -39,8 +40,9 @@ def record(
     student_model: str = "convnet-16",
     method: str = "margin",
     recipe: dict[str, Any] | None = None,
+    groups: str = "class",
 ) -> dict[str, Any]:
-    """One record as `write_record` takes it; the same arguments give the same record."""
+    """One record as `write_record` takes it; the same arguments give the same record. Over groups there are four."""
     names = list(class_names) if class_names is not None else [f"class {index}" for index in range(classes)]
     classes = len(names)
     train_counts = [max(2, int(400 * 0.02 ** (index / max(classes - 1, 1)))) for index in range(classes)]
@@ -68,6 +70,7 @@ def record(
             epochs=epochs,
             teacher_model=teacher_model,
             class_names=names,
+            groups=groups,
         )
         spec["distillation"] = {
             "teacher": teacher["hash"],
@@ -78,6 +81,8 @@ def record(
             "validation_temperature": validation_temperature,
             "teacher_view": "same",
         }
+    if groups != "class":
+        spec["groups"] = groups
     digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:12]
     rng = np.random.default_rng(int(digest, 16))
     gain, cost = _LIFT.get(objective, (0.6, 0.05))
@@ -88,14 +93,25 @@ def record(
         gain = lift
     rank = np.arange(classes) / max(classes - 1, 1)
     recall = np.clip(0.97 - cost - (1 - gain) * 0.8 * rank**1.5 + rng.normal(0, 0.02, classes), 0.02, 0.99)
+    by_group = {} if groups == "class" else {"group_names": list(GROUPS), "group_train_counts": [400, 150, 90, 20]}
+    metrics = {"val": _metrics(rng, recall), **({"test": _metrics(rng, recall)} if tested else {})}
+    history = _history(rng, recall, epochs, objective)
+    if by_group:
+        reached = np.clip(recall.mean() + np.array([0.05, 0.0, -0.1, -0.3 * (1 - gain)]), 0.02, 0.99)
+        for found in metrics.values():
+            found["groups"] = _group_metrics(rng, reached)
+        for line in history:
+            line |= {"worst_group": float(reached.min()) * line["epoch"] / epochs}
+            line |= {"group_multipliers": [0.1, 0.2, 0.2, 0.5] if line["multipliers"] else None}
     return {
         "schema": 1,
         "name": f"{role}-{digest}",
         "hash": digest,
         "spec": spec,
-        "metrics": {"val": _metrics(rng, recall), **({"test": _metrics(rng, recall)} if tested else {})},
-        "history": _history(rng, recall, epochs, objective),
+        "metrics": metrics,
+        "history": history,
         "class_names": names,
+        **by_group,
         "train_counts": train_counts,
         "parameters": 23_000 if role == "student" else 88_000,
         "seconds": 12.5,
@@ -140,6 +156,12 @@ def _metrics(rng: np.random.Generator, recall: np.ndarray, count: int = 90) -> d
         "balanced": float(share.mean()),
         "standard": float(share.mean()),
     }
+
+
+def _group_metrics(rng: np.random.Generator, recall: np.ndarray, count: int = 60) -> dict[str, Any]:
+    correct = rng.binomial(count, recall)
+    counts = {"names": list(GROUPS), "correct": correct.tolist(), "counts": [count] * len(recall)}
+    return {**counts, "worst_group": float((correct / count).min())}
 
 
 def _history(rng: np.random.Generator, recall: np.ndarray, epochs: int, objective: str) -> list[dict[str, Any]]:

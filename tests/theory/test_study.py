@@ -81,6 +81,19 @@ def test_students_trained_otherwise_are_a_comparison_of_their_own(tmp_path: Path
     assert sum("(settings " in name for name in names) == 3  # one-hot at three learning rates
 
 
+def test_students_over_groups_are_left_out(tmp_path: Path) -> None:
+    root = runs(tmp_path, repeats=1)
+    before = good_teachers(root, draws=100)
+    for objective in NOISE:
+        content = record(objective="robust", teacher_objective=objective, class_names=NAMES, epochs=1, temperature=1.0)
+        content["spec"]["groups"], content["group_names"] = "group", ["north", "south"]
+        content["hash"] = content["name"] = f"{objective}-over-groups"
+        save(root, content)
+    assert [[point.students for point in cell.points] for cell in good_teachers(root, draws=100)] == [
+        [point.students for point in cell.points] for cell in before
+    ]
+
+
 def test_a_lone_teacher_has_no_second_model(tmp_path: Path) -> None:
     root = runs(tmp_path, repeats=1)
     for path in root.glob("*/predictions/val.npz"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import robustdistill as rd
 from robustdistill.data import Examples, Splits, from_arrays, split
 from robustdistill.errors import InputError
 from robustdistill.experiments.journal import scan
+from robustdistill.training.evaluate import score_test
 from robustdistill.training.run import Run
 from training.problems import assert_same_weights, history_of, picture_splits, short
 
@@ -114,10 +116,55 @@ def test_a_run_by_group_is_kept_and_listed(tmp_path: Path) -> None:
     assert kept.extra["group_names"] == ["wren / land", "gull / land", "wren / water", "gull / water"]
     (record,) = scan(tmp_path)
     assert record.spec.hash == run.spec.hash
+    for scores, loaded in ((run.group_scores, kept.group_scores), (record.metrics.val.groups, kept.group_scores)):
+        assert scores is not None
+        assert loaded is not None
+        assert loaded.counts.tolist() == list(scores.counts)
+        assert loaded.correct.tolist() == list(scores.correct)
+    assert kept.group_scores.worst_class == run.history[-1]["worst_group"] == record.metrics.val.groups.worst_group
+    assert kept.group_scores.class_names == tuple(record.group_names)
+    counts = [int(((data.train.groups == a) & (data.train.labels == y)).sum()) for a in (0, 1) for y in (0, 1)]
+    assert record.group_train_counts == counts
     plain = run.spec.model_copy(update={"groups": "class"})
     assert plain.hash != run.spec.hash
     with pytest.raises(InputError, match="groups class-group -> group"):
         trained(data, "robust", groups="group", recipe=recipe, out=tmp_path / "run")
+
+
+def test_scores_on_test_are_kept_by_class_and_by_group(tmp_path: Path) -> None:
+    data = spurious(size=400)
+    run = trained(data, "robust", groups="group", recipe=RECIPE.with_(epochs=2), out=tmp_path / "run")
+    assert not run.tested
+    score_test(run, data.test)
+    run.save(tmp_path / "run")
+    (record,) = scan(tmp_path)
+    loaded = Run.load(tmp_path / "run", model=nn.Linear(2, 2))
+    assert run.tested
+    assert loaded.tested
+    expected = rd.evaluate(run, data.test, groups="group")
+    assert record.metrics.test is not None
+    assert record.metrics.test.groups is not None
+    assert record.metrics.test.groups.names == ["land", "water"]
+    assert record.metrics.test.groups.worst_group == expected.worst_class == loaded.group_test.worst_class
+    assert record.metrics.test.worst_class == rd.evaluate(run, data.test).worst_class
+    by_class = trained(data, "robust", recipe=RECIPE.with_(epochs=1))
+    score_test(by_class, data.test, rd.predict(by_class, data.test))
+    assert by_class.tested
+    assert by_class.group_test is None
+    assert "groups" not in by_class.record()["metrics"]["test"]
+    # Earlier records have no scores by group: their run is tested anew.
+    content = json.loads((tmp_path / "run" / "record.json").read_text())
+    for metrics in content["metrics"].values():
+        del metrics["groups"]
+    (tmp_path / "run" / "record.json").write_text(json.dumps(content))
+    assert not Run.load(tmp_path / "run", model=nn.Linear(2, 2)).tested
+
+
+def test_the_mean_of_iterates_is_scored_by_group() -> None:
+    data = spurious(size=400)
+    run = trained(data, "robust", groups="class-group", recipe=RECIPE.with_(epochs=2), scorer="averaged")
+    assert run.group_scores is not None
+    assert run.group_scores.worst_class == rd.evaluate(run, data.val, groups="class-group").worst_class
 
 
 def test_a_student_by_group_of_unlabelled_examples() -> None:

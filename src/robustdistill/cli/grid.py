@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from robustdistill.cli.options import AsJson, DataOptions, Quiet, RecipeOptions, grouped, numbers
+from robustdistill.cli.options import GROUPS_HELP, AsJson, DataOptions, Quiet, RecipeOptions, grouped, numbers
 from robustdistill.cli.output import err_console, print_json, quieten, say
 from robustdistill.cli.running import RunningOptions, duration, run, status, typed_command
 from robustdistill.errors import InputError
@@ -60,6 +60,10 @@ class GridOptions:
             help="One teacher for the students of all repeats, or teachers for each repeat.",
             show_default="own",
         ),
+    ] = None
+    groups: Annotated[
+        Literal["class", "group", "class-group"] | None,
+        typer.Option(help=GROUPS_HELP, show_default="the plan's, else class"),
     ] = None
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of each run.", show_default="1")] = None
 

@@ -128,10 +128,8 @@ class DataOptions:
         return [word for option, path in found.items() if path is not None for word in (option, str(path))]
 
 
-GroupsName = Annotated[
-    Literal["class", "group", "class-group"],
-    typer.Option(help="What counts as a class: classes, the values of --group-column, or these within each class."),
-]
+GROUPS_HELP = "What counts as a class: classes, the values of --group-column, or these within each class."
+GroupsName = Annotated[Literal["class", "group", "class-group"], typer.Option(help=GROUPS_HELP)]
 
 ObjectiveName = Annotated[
     str, typer.Option(help="standard, balanced, robust, tradeoff:A or standard-tradeoff:A, with A from 0 to 1.")

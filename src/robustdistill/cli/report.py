@@ -25,7 +25,11 @@ def report(
         Path | None, typer.Option(help="Folder for the page, its figures and tables.", show_default="RUNS/report")
     ] = None,
     worst: Annotated[
-        str, typer.Option(help="The worst metric: worst_class, or worst_K, the mean of the K lowest recalls.")
+        str,
+        typer.Option(
+            help="The worst metric: worst_class, or worst_K, the mean of the K lowest recalls. Of runs over groups it"
+            " is the worst group, or the K worst."
+        ),
     ] = "worst_class",
     quiet: Quiet = False,
     as_json: AsJson = False,

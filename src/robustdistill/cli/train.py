@@ -210,19 +210,20 @@ def _teacher(name: str, model: str | None, *, only: bool) -> tuple[Any, DataIden
 
 
 def _finish(run: Run, splits: Splits, out: Path, quiet: bool, as_json: bool, *, follow_up: list[str]) -> None:
+    from robustdistill.training.evaluate import score_test
+
     if not on_main_process():
         return
-    if run.test is None:
-        run.test = rd.evaluate(run, splits.test)
+    if not run.tested:
+        score_test(run, splits.test)
         run.save(out)
-    groups = run.spec.groups
-    by_group = None if groups == "class" else rd.evaluate(run, splits.test, groups=groups)
+    assert run.test is not None
     if as_json:
         found = {"out": str(out.resolve()), "hash": run.spec.hash, "test": scores_json(run.test)}
-        print_json(found if by_group is None else {**found, "test_by_group": scores_json(by_group)})
+        print_json(found if run.group_test is None else {**found, "test_by_group": scores_json(run.group_test)})
         return
     print_scores(run.test, f"{run.spec.model}, {run.spec.objective}, on {splits.test.name}")
-    if by_group is not None:
-        print_scores(by_group, f"the same by {groups}", groups=True)
+    if run.group_test is not None:
+        print_scores(run.group_test, f"the same by {run.spec.groups}", groups=True)
     facts = f"{run.parameters:,} parameters, {run.seconds:.1f} s"
     say(quiet, Text.assemble(f"The run is in {out} ({facts}). Next: ", (shlex.join(follow_up), "bold")))

@@ -223,7 +223,10 @@ class Examples:
             InputError: there is none.
         """
         if self.groups is None:
-            raise InputError(f"{self.name} has no group column, and this step needs one: add it by with_groups(values)")
+            raise InputError(
+                f"{self.name} has no group column, and this step needs one: add it by with_groups(values) or, where"
+                " a table has it, name it by group_column= (--group-column)"
+            )
         return self.groups
 
     @cached_property

@@ -16,10 +16,13 @@ from robustdistill.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from robustdistill.data.splits import Splits
+    from robustdistill.groups import GroupsChoice
     from robustdistill.training.spec import RunSpec
 
 # Far enough apart that no student of one repeat shares its seed with a teacher of another.
 STUDENT_SEED = 1000
+# What multipliers can be over; `robustdistill.groups` says what each means.
+GROUPS: tuple[GroupsChoice, ...] = ("class", "group", "class-group")
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class Job:
         validation_labels: of a student.
         validation_temperature: of teacher-labelled validation.
         baseline: whether it is a model that no student learns from, trained on labels.
+        groups: what the multipliers are over, and what the run is scored by.
     """
 
     data: DataSource
@@ -77,6 +81,7 @@ class Job:
     validation_labels: Literal["one-hot", "teacher"] = "one-hot"
     validation_temperature: float | None = None
     baseline: bool = False
+    groups: GroupsChoice = "class"
 
     @property
     def name(self) -> str:
@@ -90,6 +95,8 @@ class Job:
                 parts.append(f"{self.validation_labels}-val")
             if self.validation_temperature not in (None, self.temperature):
                 parts.append(f"Tval{self.validation_temperature:g}")
+        if self.groups != "class":
+            parts.append(f"by-{self.groups}")
         return re.sub(r"[^\w.=-]", "-", "_".join([*parts, f"r{self.repeat}"]))
 
 
@@ -113,6 +120,8 @@ class Grid:
         fixed_teacher: whether the teacher of the first repeat teaches the students of all (the paper's Table 1), or
             each repeat has teachers of its own (its Table 2).
         threads: CPU threads of each run.
+        groups: what the multipliers of all runs are over, and what is to be good on its worst: "class"; or the data's
+            group column as it is, "group", or within each class, "class-group".
 
     Raises:
         InputError: an objective, method, temperature or number is none that can be run.
@@ -131,6 +140,7 @@ class Grid:
     repeats: int = 3
     fixed_teacher: bool = False
     threads: int = 1
+    groups: GroupsChoice = "class"
 
     def __post_init__(self) -> None:
         for name in ("teachers", "students", "teacher_objectives", "temperatures", "validation_temperatures"):
@@ -148,11 +158,16 @@ class Grid:
         for name in ("repeats", "threads"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.groups not in GROUPS:
+            raise unknown("groups", str(self.groups), GROUPS)
         if self.methods:  # Only then: methods import torch.
             from robustdistill import methods
+            from robustdistill.training import setup
 
             for text in self.methods:
-                methods.get(text)
+                method = methods.get(text)
+                if self.groups != "class":
+                    setup.check_takes_groups(method)
 
     def jobs(self) -> list[Job]:
         """Every run once, teachers before their students, one repeat after the other."""
@@ -176,6 +191,7 @@ class Grid:
             seed=repeat,
             repeat=repeat,
             threads=self.threads,
+            groups=self.groups,
         )
 
     def _others(self, teacher: Job, student: str, repeat: int) -> list[Job]:
@@ -230,18 +246,21 @@ def specs(jobs: Sequence[Job], splits: Splits) -> dict[Job, RunSpec]:
         splits: the data of all of them.
 
     Raises:
-        InputError: a model is unknown, or its code cannot be imported.
+        InputError: a model is unknown, or its code cannot be imported; or the data have no groups where these are to
+            count, or a group is missing in training or validation.
     """
     import torch
 
     from robustdistill import methods, models
     from robustdistill.training.distill import facts_of, precision_of
-    from robustdistill.training.setup import make_spec
+    from robustdistill.training.setup import check_groups, make_spec
     from robustdistill.training.spec import Distillation
 
     for name in dict.fromkeys(job.model for job in jobs if ":" not in job.model):
         with torch.random.fork_rng(devices=[]), torch.device("meta"):  # Without memory: only whether it can be built.
             models.build(name, num_classes=splits.train.num_classes, in_channels=splits.train.channels)
+    for groups, method in dict.fromkeys((job.groups, job.method) for job in jobs):
+        check_groups(splits.train, splits.val, groups, methods.get(method))
     found: dict[Job, RunSpec] = {}
     for job in jobs:
         distillation = None
@@ -262,6 +281,7 @@ def specs(jobs: Sequence[Job], splits: Splits) -> dict[Job, RunSpec]:
             method=methods.get(job.method),
             seed=job.seed,
             threads=job.threads,
+            groups=job.groups,
             validation_labels=job.validation_labels,
             distillation=distillation,
         )

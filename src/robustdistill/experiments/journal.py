@@ -10,10 +10,19 @@ import json
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import pandas as pd
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import from_json
 
 from robustdistill.errors import InputError
@@ -31,28 +40,56 @@ class _Part(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
 
+    of_groups: ClassVar[tuple[str, ...]] = ()  # Fields that only runs over groups have: left out of others' files.
 
-class SplitMetrics(_Part):
-    """What a run got right on one split: (C,) counts, and fractions in [0, 1]."""
+    @model_serializer(mode="wrap")
+    def _without_absent_groups(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = write(self)
+        return {name: value for name, value in found.items() if value is not None or name not in self.of_groups}
+
+
+class _Counts(_Part):
+    """What a run got right, for each of so many classes or groups."""
 
     correct: list[Count]
     counts: list[Count]
-    worst_class: Number
-    balanced: Number
-    standard: Number
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if len(self.correct) != len(self.counts):
             raise ValueError(f"{len(self.correct)} entries in correct but {len(self.counts)} in counts")
         if any(right > count for right, count in zip(self.correct, self.counts, strict=True)):
-            raise ValueError("a class has more correct examples than examples")
+            raise ValueError("a class or group has more correct examples than examples")
         return self
 
     @property
     def scores(self) -> Scores:
         """The same counts with everything that can be computed from them."""
         return Scores.from_dict({"correct": self.correct, "counts": self.counts})
+
+
+class GroupMetrics(_Counts):
+    """What a run over groups got right on one split, by group: (G,) of the groups that occur there."""
+
+    names: Annotated[list[str], Field(min_length=1)]
+    worst_group: Number
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if len(self.names) != len(self.counts):
+            raise ValueError(f"{len(self.names)} entries in names but {len(self.counts)} in counts")
+        return self
+
+
+class SplitMetrics(_Counts):
+    """What a run got right on one split: (C,) counts, and fractions in [0, 1]; `groups` where it is one over groups."""
+
+    worst_class: Number
+    balanced: Number
+    standard: Number
+    groups: GroupMetrics | None = None
+
+    of_groups = ("groups",)
 
 
 class Metrics(_Part):
@@ -63,7 +100,11 @@ class Metrics(_Part):
 
 
 class Epoch(_Part):
-    """One line of a run's history; accuracies are on validation, `multipliers` is λ (C,), `class_weights` is β (C,)."""
+    """One line of a run's history; accuracies are on validation, `multipliers` is λ (C,), `class_weights` is β (C,).
+
+    Of a run over groups `worst_group` and `group_multipliers`, λ (G,), are known too; `multipliers` then are sums over
+    the groups of each class, and None where groups do not refine classes.
+    """
 
     epoch: Count
     loss: Number
@@ -73,7 +114,11 @@ class Epoch(_Part):
     standard: Number
     multipliers: list[Number] | None = None
     class_weights: list[Number] | None = None
+    worst_group: Number | None = None
+    group_multipliers: list[Number] | None = None
     seconds: Number | None = None
+
+    of_groups = ("worst_group", "group_multipliers")
 
 
 class Record(_Part):
@@ -88,12 +133,21 @@ class Record(_Part):
     selection_labels: Literal["true", "teacher"] = "true"
     class_names: list[str]
     train_counts: list[Count]
+    group_names: list[str] | None = None
+    group_train_counts: list[Count] | None = None
     parameters: int | None = None
     seconds: Number | None = None
     repeat: int = 0
     command: str | None = None
     environment: dict[str, Any] = Field(default_factory=dict)
     path: Path | None = Field(default=None, exclude=True)
+
+    of_groups = ("group_names", "group_train_counts")
+
+    @property
+    def units(self) -> list[str]:
+        """The names of what there is a worst one of: the classes or, of a run over groups, the groups of training."""
+        return self.class_names if self.spec.groups == "class" else self.group_names or []
 
     @model_validator(mode="after")
     def _one_class_list(self) -> Self:
@@ -108,6 +162,20 @@ class Record(_Part):
         for where, length in lengths.items():
             if length != classes:
                 raise ValueError(f"{classes} class_names but {length} entries in {where}")
+        return self
+
+    @model_validator(mode="after")
+    def _one_group_list(self) -> Self:
+        groups = len(self.group_names or ())
+        if self.spec.groups != "class" and not groups:
+            raise ValueError(f"a run over groups ({self.spec.groups}) but no group_names")
+        lengths = {} if self.group_train_counts is None else {"group_train_counts": len(self.group_train_counts)}
+        for line in self.history:
+            if line.group_multipliers is not None:
+                lengths[f"history, epoch {line.epoch}, group_multipliers"] = len(line.group_multipliers)
+        for where, length in lengths.items():
+            if length != groups:
+                raise ValueError(f"{groups} group_names but {length} entries in {where}")
         return self
 
 
@@ -178,10 +246,10 @@ def table(records: Iterable[Record]) -> pd.DataFrame:
 
 _MEASURES = ("worst_class", "balanced", "standard")
 _COLUMNS = [
-    *("name", "hash", "repeat", "role", "data", "split_seed", "subset_seed", "model", "objective", "method"),
+    *("name", "hash", "repeat", "role", "data", "split_seed", "subset_seed", "model", "objective", "method", "groups"),
     *("validation_labels", "seed", "teacher_model", "teacher_objective", "teacher_seed"),
     *("temperature", "validation_temperature", "epochs", "parameters", "seconds"),
-    *(f"{split}_{measure}" for split in ("val", "test") for measure in _MEASURES),
+    *(f"{split}_{measure}" for split in ("val", "test") for measure in (*_MEASURES, "worst_group")),
     "path",
 ]
 
@@ -190,7 +258,8 @@ def _row(record: Record) -> dict[str, Any]:
     spec, distilled = record.spec, record.spec.distillation
     row: dict[str, Any] = {
         **{key: getattr(record, key) for key in ("name", "hash", "repeat", "parameters", "seconds")},
-        **{key: getattr(spec, key) for key in ("role", "model", "objective", "method", "validation_labels", "seed")},
+        **{key: getattr(spec, key) for key in ("role", "model", "objective", "method", "groups")},
+        **{key: getattr(spec, key) for key in ("validation_labels", "seed")},
         "data": spec.data.name,
         "split_seed": spec.data.split_seed,
         "subset_seed": spec.data.subset_seed,
@@ -202,6 +271,7 @@ def _row(record: Record) -> dict[str, Any]:
     for split, metrics in (("val", record.metrics.val), ("test", record.metrics.test)):
         for measure in _MEASURES:
             row[f"{split}_{measure}"] = getattr(metrics, measure) if metrics else None
+        row[f"{split}_worst_group"] = metrics.groups.worst_group if metrics and metrics.groups else None
     return row
 
 

@@ -87,6 +87,7 @@ class Plan(BaseModel):
     fixed_teacher: bool = False
     recipe: dict[str, Any] = Field(default_factory=dict)
     threads: Annotated[int, Field(ge=1)] = 1
+    groups: Literal["class", "group", "class-group"] = "class"
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> Self:

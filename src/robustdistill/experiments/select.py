@@ -1,13 +1,15 @@
 """Which temperature a combination is reported at: one rule, on validation only.
 
 A *combination* is a set of runs that differ only in temperatures, seeds and repeat. Its temperature is the one with the
-best mean over repeats of the worst metric on validation. No test metric is looked at in the choice.
+best mean over repeats of the worst metric on validation: of the worst class or, of runs over groups, the worst group.
+No test metric is looked at in the choice.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +25,7 @@ Temperatures = tuple[float | None, float | None]
 # What may differ between the runs of one combination.
 _FREE = ("seed", "distillation.temperature", "distillation.validation_temperature")
 _FREE_TEACHER = ("distillation.teacher", "distillation.teacher_seed")
+_WORST = re.compile(r"worst_(class|group|(?P<k>\d+)(?P<groups>_groups)?)")
 
 
 @dataclass(frozen=True)
@@ -47,15 +50,42 @@ def estimate(values: Sequence[float]) -> Estimate | None:
 def measure(metrics: SplitMetrics, metric: str) -> float:
     """One figure in [0, 1]: "worst_class", "balanced", "standard", or "worst_K", the mean of the K lowest recalls.
 
+    Also "worst_group" and "worst_K_groups"; NaN where there are no scores by group.
+
     Raises:
         InputError: the metric is none of these.
     """
     if metric in ("worst_class", "balanced", "standard"):
         return float(getattr(metrics, metric))
-    prefix, _, k = metric.rpartition("_")
-    if prefix != "worst" or not k.isdigit():
+    k, by_group = lowest(metric)
+    if not by_group:
+        return metrics.scores.worst_k(k)
+    if metrics.groups is None:
+        return math.nan
+    return float(metrics.groups.worst_group) if metric == "worst_group" else metrics.groups.scores.worst_k(k)
+
+
+def lowest(metric: str) -> tuple[int, bool]:
+    """Of how many of the lowest recalls a worst metric is the mean, and whether those are of groups and not classes.
+
+    >>> [lowest(name) for name in ("worst_class", "worst_10", "worst_group", "worst_3_groups")]
+    [(1, False), (10, False), (1, True), (3, True)]
+
+    Raises:
+        InputError: it is no worst metric.
+    """
+    match = _WORST.fullmatch(metric)
+    if match is None:
         raise InputError(f"metric must be worst_class, worst_K, balanced or standard, got {metric!r}")
-    return metrics.scores.worst_k(int(k))
+    by_group = metric == "worst_group" or match["groups"] is not None
+    return int(match["k"] or 1), by_group
+
+
+def worst_over(groups: str, worst: str) -> str:
+    """The worst metric of runs over `groups`: theirs for "worst_class" is "worst_group", for "worst_3" of 3 groups."""
+    if groups == "class":
+        return worst
+    return "worst_group" if worst == "worst_class" else f"{worst}_groups"
 
 
 def metric_name(metric: str) -> str:
@@ -95,8 +125,13 @@ class Group:
         return self.records[0].spec.objective
 
     @property
+    def over(self) -> str:
+        """What their multipliers are over, and what they are scored by: "class", "group" or "class-group"."""
+        return self.records[0].spec.groups
+
+    @property
     def robust(self) -> bool:
-        """Whether the worst class has a weight in that objective."""
+        """Whether the worst class (or group) has a weight in that objective."""
         return Objective.parse(self.objective).needs_multipliers
 
     def metrics(self, split: Split) -> list[SplitMetrics]:
@@ -125,7 +160,7 @@ def choose(records: Iterable[Record], worst: str = "worst_class") -> Selection:
     to the higher balanced accuracy, then to the lower temperature.
 
     Args:
-        worst: the worst metric in use, "worst_class" or "worst_K".
+        worst: the worst metric in use, "worst_class" or "worst_K"; of runs over groups, that of their groups.
 
     Raises:
         InputError: `worst` is not such a metric.
@@ -142,7 +177,7 @@ def choose(records: Iterable[Record], worst: str = "worst_class") -> Selection:
         shared[key] = setting
     groups, incomplete = [], False
     for key, members in combinations.items():
-        group, left_out = _chosen(members, shared[key], worst)
+        group, left_out = _chosen(members, shared[key], worst_over(members[0].spec.groups, worst))
         groups.append(group)
         incomplete = incomplete or left_out
     return Selection(tuple(groups), _rule(groups, worst, incomplete), worst)
@@ -220,7 +255,9 @@ def _settings(records: list[Record]) -> list[dict[str, Any]]:
         if known and record.spec.distillation is not None:
             teacher = of_hash[str(record.spec.distillation.teacher)]
             shared |= {
-                f"teacher.{key}": value for key, value in teacher.items() if key.startswith(("recipe.", "method"))
+                f"teacher.{key}": value
+                for key, value in teacher.items()
+                if key.startswith("recipe.") or key in ("method", "groups")
             }
         result.append(shared)
     return result
@@ -245,13 +282,14 @@ def _model_of_a_run(scorers: set[str]) -> str:
 
 
 def _rule(groups: list[Group], worst: str, incomplete: bool) -> str:
+    names = dict.fromkeys(worst_over(group.over, worst) for group in groups) or [worst]
     if all(len(group.candidates) == 1 for group in groups) and not incomplete:
         sentence = "One temperature was run per combination, so nothing was selected."
     else:
         sentence = (
             "The temperature was chosen once per combination of teacher and student, by the highest mean over repeats"
-            f" of {metric_name(worst)} on the validation split (ties: balanced accuracy there). Test results took"
-            " no part."
+            f" of {' or '.join(metric_name(name) for name in names)} on the validation split (ties: balanced accuracy"
+            " there). Test results took no part."
         )
     sentence += _model_of_a_run({record.spec.scorer for group in groups for record in group.records})
     if incomplete:

@@ -93,6 +93,8 @@ def finished(task: Task) -> Outcome | None:
     try:
         if record is None or record["hash"] != task.hash or "test" not in record["metrics"]:
             return None
+        if task.job.groups != "class" and "groups" not in record["metrics"]["test"]:
+            return None
         val = record["metrics"]["val"]
         seconds = own_seconds(record.get("seconds"), record.get("environment", {}))
         return Outcome(task.job, task.hash, val["worst_class"], val["balanced"], seconds, ran=False)

@@ -54,7 +54,7 @@ def run_task(task: Task, teacher: Outcome | None = None) -> Outcome:
 
 def _train(task: Task) -> Outcome:
     from robustdistill.training.distill import distill
-    from robustdistill.training.evaluate import evaluate, predict
+    from robustdistill.training.evaluate import predict, score_test
     from robustdistill.training.fit import fit
     from robustdistill.training.run import Run
 
@@ -68,6 +68,7 @@ def _train(task: Task) -> Outcome:
         "objective": job.objective,
         "recipe": job.recipe,
         "method": job.method,
+        "groups": job.groups,
         "seed": job.seed,
         "threads": job.threads,
         "out": task.folder,
@@ -93,12 +94,12 @@ def _train(task: Task) -> Outcome:
             f"this machine makes run {run.spec.hash} of what was planned as {task.hash}: are its data or the code of"
             f" {job.model!r} others than where the grid was started?"
         )
-    if run.test is None:
+    if not run.tested:
         tested = predict(run, data.test)
         if job.teacher is None and not job.baseline:
             predict(run, data.val).write(task.folder / PREDICTIONS / "val.npz")
             tested.write(task.folder / PREDICTIONS / "test.npz")
-        run.test = evaluate(tested, data.test)
+        score_test(run, data.test, tested)
         run.save(task.folder)  # Last: with its test scores, a record says that all the rest is there.
     (task.folder / CHECKPOINT).unlink(missing_ok=True)  # Left where a process died just after its record was written.
     seconds = own_seconds(run.seconds, run.environment)

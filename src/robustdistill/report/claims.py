@@ -126,7 +126,7 @@ class Ledger:
 
 
 def ledger(panel: Panel) -> Ledger:
-    """The claims by the runs of one panel. Without test results all of them stay undecided.
+    """The claims by the runs of one panel. Without test results, and for runs over groups, all stay undecided.
 
     Raises:
         InputError: a run's stored predictions are damaged.
@@ -140,6 +140,11 @@ def ledger(panel: Panel) -> Ledger:
         "small-beats-big": _small_beats_big,
         "post-shift-over-fits": lambda claim, panel: _post_shift_over_fits(claim, panel, shifted),
     }
+    if panel.unit != "class":
+        return Ledger(
+            tuple(_missing(claim, "These runs are over groups, the claims are about classes.") for claim in CLAIMS),
+            gaps,
+        )
     if panel.split != "test":
         return Ledger(tuple(_missing(claim, "No run was evaluated on test.") for claim in CLAIMS), gaps)
     return Ledger(tuple(judges[claim.name](claim, panel) for claim in CLAIMS), gaps)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from robustdistill.experiments.select import Estimate, Group
+from robustdistill.experiments.select import Estimate, Group, lowest
 from robustdistill.report.panels import Panel, pair_name, percent, plus_minus, worst_name
 
 # A difference counts as clear beyond this many standard errors of it.
@@ -111,7 +111,8 @@ def _alone(panel: Panel) -> Finding:
                 f"{name[0].upper()}{name[1:]} gets its {_worst(panel)} right {percent(value.mean, 0)} % of the time.",
                 ("There is nothing to compare it with yet.",),
             )
-    return Finding("These runs have no defined worst-class accuracy.", ("A class without examples has no recall.",))
+    unit = panel.unit
+    return Finding(f"These runs have no defined worst-{unit} accuracy.", (f"A {unit} without examples has no recall.",))
 
 
 def _noise(first: Estimate, second: Estimate) -> float | None:
@@ -121,7 +122,9 @@ def _noise(first: Estimate, second: Estimate) -> float | None:
 
 
 def _worst(panel: Panel) -> str:
-    return "worst class" if panel.worst == "worst_class" else f"worst {panel.worst.removeprefix('worst_')} classes"
+    k, by_group = lowest(panel.worst)
+    one, several = ("group", "groups") if by_group else ("class", "classes")
+    return f"worst {one}" if panel.worst == f"worst_{one}" else f"worst {k} {several}"
 
 
 def _unbroken(text: str) -> str:

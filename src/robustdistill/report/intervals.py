@@ -1,7 +1,7 @@
 """Intervals of a report: which uncertainty each of them is about, and how the minimum over classes is treated.
 
 - Wilson, for the recall of one class: `metrics.Scores.wilson`.
-- Bootstrap over test examples, for the worst class and the K worst: `group_interval`.
+- Bootstrap over test examples, for the worst class (or group) and the K worst: `group_interval`.
 - Paired bootstrap over test examples, for the difference of two models: `paired_bootstrap`.
 - t over repeats, for a mean of n trainings: `over_repeats`.
 """
@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from robustdistill.errors import InputError
 from robustdistill.experiments.journal import Record
-from robustdistill.experiments.select import Group, Split, estimate
+from robustdistill.experiments.select import Group, Split, estimate, lowest
 from robustdistill.metrics import Scores
 from robustdistill.predictions import Predictions
 
@@ -88,49 +88,54 @@ def _within(angle: float, degrees: int) -> float:
 def group_interval(group: Group, metric: str, split: Split, draws: int = DRAWS) -> tuple[float, float] | None:
     """Bootstrap over the split's examples, for the worst class, the K worst or the balanced accuracy of a combination.
 
-    Of each repeat, examples are drawn anew within each class, and the minimum (or the K lowest) taken anew in every
-    draw; the interval's ends are the means over repeats of those of the repeats. The repeats share their examples, so
-    their number does not narrow it.
+    Of each repeat, examples are drawn anew within each class (or group, for the worst group), and the minimum (or the K
+    lowest) taken anew in every draw; the interval's ends are the means over repeats of those of the repeats. The
+    repeats share their examples, so their number does not narrow it.
     """
-    ends = [
-        _bootstrap(metrics.scores, metric, draws)
-        for metrics in group.metrics(split)
-        if sum(metrics.counts) and all(metrics.counts)
-    ]
+    by_group = metric not in ("balanced", "standard") and lowest(metric)[1]
+    found = (metrics.groups if by_group else metrics for metrics in group.metrics(split))
+    ends = [_bootstrap(one.scores, metric, draws) for one in found if one and sum(one.counts) and all(one.counts)]
     return (float(np.mean([low for low, _ in ends])), float(np.mean([high for _, high in ends]))) if ends else None
 
 
 def _bootstrap(scores: Scores, metric: str, draws: int) -> tuple[float, float]:
-    if metric in ("worst_class", "balanced", "standard"):
-        return scores.intervals(LEVEL, draws)[metric]
+    if metric in ("worst_class", "worst_group", "balanced", "standard"):
+        return scores.intervals(LEVEL, draws)["worst_class" if metric == "worst_group" else metric]
     correct = np.random.default_rng(0).binomial(scores.counts, scores.per_class, (draws, len(scores.counts)))
     return _ends(lowest_mean(correct / scores.counts, metric))
 
 
 def lowest_mean(recalls: FloatArray, metric: str) -> FloatArray:
-    """(...,) what `metric`, worst_class, worst_K or balanced, makes of (..., C) recalls."""
+    """(...,) what a worst metric, or balanced, makes of (..., C) recalls, or accuracies of groups."""
     if metric == "balanced":
         return np.asarray(recalls.mean(axis=-1))
-    k = 1 if metric == "worst_class" else int(metric.removeprefix("worst_"))
+    k, _ = lowest(metric)
     return np.asarray(np.sort(recalls, axis=-1)[..., :k].mean(axis=-1))
 
 
 def paired_bootstrap(
-    first: Sequence[Predictions], second: Sequence[Predictions], metric: str, draws: int = DRAWS, seed: int = 0
+    first: Sequence[Predictions],
+    second: Sequence[Predictions],
+    metric: str,
+    draws: int = DRAWS,
+    seed: int = 0,
+    over: str = "class",
 ) -> Interval:
     """`second` minus `first` on the same examples: their mean difference over repeats, and its percentile interval.
 
-    Every draw takes examples within each class with replacement, the *same* for all models, and takes each model's
-    minimum anew. So what makes an example hard for both cancels; the choice of these examples is covered, training
-    again is not.
+    Every draw takes examples within each class (or group, for the worst group) with replacement, the *same* for all
+    models, and takes each model's minimum anew. So what makes an example hard for both cancels; the choice of these
+    examples is covered, training again is not.
 
     Args:
         first: one table for each repeat, of one set of ids, with labels.
         second: as many, for the same repeats.
-        metric: worst_class, worst_K or balanced.
+        metric: worst_class, worst_K, worst_group, worst_K_groups or balanced.
+        over: what groups are, as the runs': the tables' "group", or these within each class, "class-group".
 
     Raises:
-        InputError: the tables' ids, classes or labels differ, there are no labels, or a class has no examples.
+        InputError: the tables' ids, classes or labels differ, there are no labels or, for groups, no groups, or a class
+            has no examples.
     """
     if not first or len(first) != len(second):
         raise InputError(f"first and second must have a table for each repeat, got {len(first)} and {len(second)}")
@@ -140,8 +145,8 @@ def paired_bootstrap(
     right = np.stack([_right(table, reference) for table in (*first, *second)], axis=1)
     rng = np.random.default_rng(seed)
     point, drawn = [], []
-    for label, name in enumerate(reference.class_names):
-        members = right[reference.labels == label]
+    for name, here in _cells(reference, metric, over):
+        members = right[here]
         if not len(members):
             raise InputError(f"a paired bootstrap needs examples of every class; {name!r} has none")
         # Examples on which all models do alike are exchangeable, so it is enough to draw how many of each pattern.
@@ -152,6 +157,24 @@ def paired_bootstrap(
     value = float(_difference(np.stack(point, axis=-1), metric))
     low, high = _ends(_difference(np.stack(drawn, axis=-1), metric))
     return Interval(value, low, high, len(first))
+
+
+def _cells(reference: Predictions, metric: str, over: str) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
+    """Name and (N,) members of each class or, where the metric is of groups, of each group that occurs."""
+    labels = np.asarray(reference.labels)
+    if metric == "balanced" or not lowest(metric)[1]:
+        for label, name in enumerate(reference.class_names):
+            yield name, labels == label
+        return
+    if reference.groups is None:
+        raise InputError("a paired bootstrap over groups needs tables with groups, and these have none")
+    for value in np.unique(reference.groups).tolist():
+        here = reference.groups == value
+        if over != "class-group":
+            yield value, here
+            continue
+        for label in np.unique(labels[here]).tolist():
+            yield f"{reference.class_names[label]} / {value}", here & (labels == label)
 
 
 def _right(table: Predictions, reference: Predictions) -> npt.NDArray[np.bool_]:
@@ -188,4 +211,6 @@ def paired_groups(first: Group, second: Group, metric: str, split: Split) -> Int
         paths = [stored_predictions(one, split) for one in (record, other) if one is not None]
         if len(paths) == 2 and paths[0] and paths[1]:
             pairs.append((Predictions.read(paths[0]), Predictions.read(paths[1])))
-    return paired_bootstrap([a for a, _ in pairs], [b for _, b in pairs], metric) if pairs else None
+    if not pairs:
+        return None
+    return paired_bootstrap([a for a, _ in pairs], [b for _, b in pairs], metric, over=first.over)

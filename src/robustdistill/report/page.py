@@ -123,9 +123,9 @@ def make(
     Raises:
         InputError: `out` is a file, two extra sections have one anchor, or `worst` is no such metric.
     """
-    classes = min(len(record.class_names) for record in records)
-    if worst.removeprefix("worst_").isdigit() and not 1 <= int(worst.removeprefix("worst_")) <= classes:
-        raise InputError(f"worst must be worst_1 to worst_{classes}, as there are {classes} classes, got {worst!r}")
+    most, of = min((len(record.units), "classes" if record.spec.groups == "class" else "groups") for record in records)
+    if worst.removeprefix("worst_").isdigit() and not 1 <= int(worst.removeprefix("worst_")) <= most:
+        raise InputError(f"worst must be worst_1 to worst_{most}, as there are {most} {of}, got {worst!r}")
     selection = choose(records, worst)
     found = panels(selection)
     anchors = [extra.anchor for extra in extra_sections]

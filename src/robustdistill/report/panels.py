@@ -1,19 +1,20 @@
-"""What belongs into one table, a data set and two architectures, and what things are called."""
+"""What belongs into one table, a data set, two architectures and what runs are over, and what things are called."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from robustdistill.errors import InputError
 from robustdistill.experiments.journal import Record
-from robustdistill.experiments.select import Estimate, Group, Selection, Split, metric_name
+from robustdistill.experiments.select import Estimate, Group, Selection, Split, metric_name, worst_over
 from robustdistill.objectives import Objective
 from robustdistill.training.spec import DataIdentity
 
 _ORDER = {"standard": 0, "balanced": 1, "robust": 2}
+_BY = {"group": ", by group", "class-group": ", by group within each class"}
 LABEL_ORDER = {None: 0, "teacher": 1, "one-hot": 2}
 # The titles of the methods' cards, which import torch.
 METHODS = {
@@ -32,11 +33,11 @@ METHODS = {
 
 @dataclass(frozen=True)
 class Panel:
-    """The groups of one table, all trained on one data set.
+    """The combinations of one table, all trained on one data set, and scored alike.
 
     Attributes:
         student_model: None where only teachers were trained.
-        worst: the worst metric in use, as in `select.choose`.
+        worst: the worst metric in use, as `select.measure` knows it.
         title: for people, such as "digits-lt, convnet-32 → convnet-16".
     """
 
@@ -46,6 +47,27 @@ class Panel:
     groups: tuple[Group, ...]
     worst: str
     title: str
+
+    @property
+    def over(self) -> str:
+        """What all of these runs are over: "class", "group" or "class-group"."""
+        return self.groups[0].over
+
+    @property
+    def unit(self) -> Literal["class", "group"]:
+        """What there is a worst one of."""
+        return "class" if self.over == "class" else "group"
+
+    @property
+    def units(self) -> list[str]:
+        """The names of the classes or, of runs over groups, of the groups that training has."""
+        return self.groups[0].records[0].units
+
+    @property
+    def unit_counts(self) -> list[int]:
+        """The training examples of each."""
+        first = self.groups[0].records[0]
+        return first.train_counts if self.unit == "class" else first.group_train_counts or [0] * len(first.units)
 
     @property
     def split(self) -> Split:
@@ -105,18 +127,19 @@ class Panel:
 
 
 def panels(selection: Selection) -> list[Panel]:
-    """The tables that a selection fills, by data set and architectures.
+    """The tables that a selection fills, by data set, architectures and what runs are over, classes or groups.
 
     A model trained without distillation joins every panel in which its architecture is the teacher's or the student's.
+    What is over classes and what is over groups is scored by another metric, and never in one table.
 
     Raises:
         InputError: runs on data of one name and seed disagree about the classes.
     """
-    by_data: dict[str, list[Group]] = defaultdict(list)
+    by_data: dict[tuple[str, str], list[Group]] = defaultdict(list)
     for group in selection.groups:
-        by_data[_data_key(group)].append(group)
+        by_data[_data_key(group), group.over].append(group)
     result = []
-    for groups in by_data.values():
+    for (_, over), groups in by_data.items():
         _one_class_list(groups)
         pairs = sorted({(g.teacher_model, g.model) for g in groups if g.role == "student"}, key=str)
         undistilled = [group for group in groups if group.role == "teacher"]
@@ -127,7 +150,9 @@ def panels(selection: Selection) -> list[Panel]:
             members.sort(key=_order)
             data = members[0].records[0].spec.data
             title = f"{data.name}, {' → '.join(name for name in (teacher or 'given predictions', student) if name)}"
-            result.append(Panel(data, teacher, student, tuple(members), selection.worst, title))
+            title += _BY.get(over, "")
+            worst = worst_over(over, selection.worst)
+            result.append(Panel(data, teacher, student, tuple(members), worst, title))
     return _distinct_titles(result)
 
 
@@ -182,11 +207,12 @@ def pair_name(group: Group, panel: Panel) -> str:
 def earlier_method(group: Group) -> bool:
     """Whether this is Narasimhan & Menon (2021): standard teacher, robust student, one-hot validation labels."""
     student = group.role == "student" and group.method == "margin" and group.objective == "robust"
+    student = student and group.over == "class"
     return student and group.teacher_objective == "standard" and group.validation_labels == "one-hot"
 
 
 def worst_name(panel: Panel) -> str:
-    """ "Worst-class accuracy", or "worst-10 accuracy"."""
+    """ "worst-class accuracy", "worst-10 accuracy" or, of runs over groups, "worst-group accuracy"."""
     return metric_name(panel.worst)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -27,7 +28,7 @@ from robustdistill.experiments.journal import history
 from robustdistill.files import replacing
 from robustdistill.report.fronts import families, is_teacher
 from robustdistill.report.marks import FRONT_STYLES, kind_markers, marker_name, objective_colours
-from robustdistill.report.means import FloatArray, class_order, compared, mean_multipliers, mean_recall
+from robustdistill.report.means import FloatArray, compared, mean_multipliers, mean_recall, unit_order
 from robustdistill.report.panels import Panel, objective_name, pair_name, row_name, worst_name
 from robustdistill.report.style import (
     BLUE,
@@ -48,6 +49,8 @@ _WIDTH = 7.2
 # Beyond this many classes bars become thinner than they can be read, beyond the second even one dot a class.
 _BARS, _DOTS = 24, 120
 _LABELLED = 6
+# Letters of a name: that of a group within a class has both in it.
+_LONGEST = {"class": 14, "group": 22}
 TRACES = 6
 
 
@@ -125,15 +128,17 @@ def plane(panel: Panel) -> Figure | None:
 def recalls(panel: Panel) -> Figure | None:
     """Recall of each class, head to tail, plain distillation against the best robust student, means over repeats.
 
+    Of runs over groups it is the accuracy of each group.
+
     Bars for few classes; a dot each, joined, for many; means of neighbours for very many.
     """
     shown = [(group, colour) for group, colour in compared(panel) if group.metrics(panel.split)]
     if not shown:
         return None
-    counts = np.array(panel.train_counts)
+    counts = np.array(panel.unit_counts)
     values = [mean_recall(group, panel) for group, _ in shown]
-    order = class_order(panel)
-    names = [_label(panel.class_names[index]) for index in order]
+    order = unit_order(panel)
+    names = [_label(panel.units[index], _LONGEST[panel.unit]) for index in order]
     classes = len(order)
     figure = _figure(3.9)
     axes = figure.subplots()
@@ -149,21 +154,27 @@ def recalls(panel: Panel) -> Figure | None:
             np.arange(classes), ticks, rotation=60 if crowded else 0, ha="right" if crowded else "center", fontsize=8
         )
         axes.grid(False, axis="x")
-        axes.set_xlabel("Class, and its number of training examples")
+        axes.set_xlabel(f"{_capital(panel.unit)}, and its number of training examples")
     else:
-        _many_classes(axes, [value[order] for value in values], [colour for _, colour in shown], labels, counts[order])
+        ordered, colours = [value[order] for value in values], [colour for _, colour in shown]
+        _many(axes, _capital(panel.unit), ordered, colours, labels, counts[order])
     for (_, colour), value in zip(shown, values, strict=True):
         if np.isfinite(value).all():
             axes.axhline(float(value.min()), color=colour, linewidth=1, linestyle=(0, (2, 2)), zorder=0.5)
     axes.set_ylim(0, 1.0)
-    axes.set_ylabel(f"Recall on {panel.split_name}")
+    axes.set_ylabel(f"{'Recall' if panel.unit == 'class' else 'Accuracy'} on {panel.split_name}")
     axes.yaxis.set_major_formatter(_percent_axis())
     figure.legend(loc="outside upper left", ncols=1)
     return figure
 
 
-def _many_classes(
-    axes: Axes, values: list[FloatArray], colours: list[str], labels: list[str], counts: npt.NDArray[np.int64]
+def _many(
+    axes: Axes,
+    what: str,
+    values: list[FloatArray],
+    colours: list[str],
+    labels: list[str],
+    counts: npt.NDArray[np.int64],
 ) -> None:
     classes = len(counts)
     bins = np.array_split(np.arange(classes), min(classes, _DOTS // 2 if classes > _DOTS else classes))
@@ -180,7 +191,7 @@ def _many_classes(
         if len(bins) < classes
         else "a point each"
     )
-    axes.set_xlabel(f"Class by rank, and its number of training examples ({each})")
+    axes.set_xlabel(f"{what} by rank, and its number of training examples ({each})")
 
 
 @styled
@@ -195,9 +206,10 @@ def traces(panel: Panel) -> Figure | None:
         return None
     columns = min(2, len(shown))
     rows = -(-len(shown) // columns)
-    figure = _figure(0.5 + 2.35 * rows)
+    # Names beside the lines come out a little wider than the layout measures them.
+    figure = _figure(0.5 + 2.35 * rows, pad=1 / 10)
     grid = np.atleast_1d(figure.subplots(rows, columns, sharex=False, sharey=True)).ravel()
-    names = [_label(name) for name in panel.class_names]
+    names = [_label(name, _LONGEST[panel.unit]) for name in panel.units]
     top = max(float(trace.max()) for _, trace in shown) * 1.06
     for axes, (group, trace) in zip(grid, shown, strict=False):
         _trace(axes, trace, names, top)
@@ -205,7 +217,7 @@ def traces(panel: Panel) -> Figure | None:
         axes.set_ylim(0, top)
     for axes in grid[len(shown) :]:
         axes.set_visible(False)
-    figure.supylabel("Multiplier λ of the class", fontsize=9)
+    figure.supylabel(f"Multiplier λ of the {panel.unit}", fontsize=9)
     figure.supxlabel("Epoch", fontsize=9)
     return figure
 
@@ -233,7 +245,7 @@ def _trace(axes: Axes, trace: FloatArray, names: list[str], top: float) -> None:
 
 @styled
 def curves(panel: Panel) -> Figure | None:
-    """Validation accuracy by epoch, standard against robust: worst-class, balanced; mean ± standard error."""
+    """Validation accuracy by epoch, standard against robust: worst class or group, balanced; mean ± standard error."""
     shown: list[tuple[str, FloatArray, FloatArray, str, Any]] = []
     for group, colour, style in (
         (panel.plain, BLUE, "-"),
@@ -244,8 +256,8 @@ def curves(panel: Panel) -> Figure | None:
         lines = [] if group is None else [history(record) for record in group.records]
         if group is not None and (epochs := min(map(len, lines))) > 0:
             worst, balanced = (
-                np.array([[getattr(line, key) for line in each[:epochs]] for each in lines])
-                for key in ("worst_class", "balanced")
+                np.array([[getattr(line, key) for line in each[:epochs]] for each in lines], dtype=np.float64)
+                for key in (f"worst_{panel.unit}", "balanced")
             )
             shown.append((pair_name(group, panel), worst, balanced, colour, style))
     if not shown:
@@ -259,7 +271,10 @@ def curves(panel: Panel) -> Figure | None:
             if len(values) > 1:
                 error = values.std(axis=0, ddof=1) / np.sqrt(len(values))
                 axes.fill_between(steps, mean - error, mean + error, color=colour, alpha=0.15, linewidth=0)
-    for axes, title in ((left, "Worst-class accuracy on validation"), (right, "Balanced accuracy on validation")):
+    for axes, title in (
+        (left, f"Worst-{panel.unit} accuracy on validation"),
+        (right, "Balanced accuracy on validation"),
+    ):
         axes.set_title(title)
         axes.set_xlabel("Epoch")
         axes.set_ylim(0, 1)
@@ -322,8 +337,8 @@ def spread(heights: Sequence[float], gap: float, ceiling: float = float("inf")) 
     return [float(value) for value in result]
 
 
-def _figure(height: float) -> Figure:
-    return Figure(figsize=(_WIDTH, height), layout="constrained")
+def _figure(height: float, pad: float = 1 / 24) -> Figure:
+    return Figure(figsize=(_WIDTH, height), layout=ConstrainedLayoutEngine(w_pad=pad))
 
 
 def _marker(marker: str, label: str, colour: str, hollow: bool = False) -> Line2D:

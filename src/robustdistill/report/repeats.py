@@ -81,9 +81,12 @@ def gap_of(group: Group, metric: str) -> Values:
 
 
 def post_shift_gaps(panel: Panel) -> dict[Group, Values]:
-    """Validation minus test of each teacher after a post-shift fitted on validation, where predictions are stored."""
+    """Validation minus test of each teacher after a post-shift fitted on validation, where predictions are stored.
+
+    A post-shift is by class: of teachers over groups there is none.
+    """
     found: dict[Group, Values] = {}
-    for group in panel.teachers:
+    for group in panel.teachers if panel.unit == "class" else []:
         values: Values = {}
         for record in group.records:
             paths = stored_predictions(record, "val"), stored_predictions(record, "test")

@@ -160,6 +160,7 @@ def embedded(svg: Path, png: Path, prefix: str, alt: str, budget: int = 1_000_00
 
 def _words(name: str, panel: Panel, table: tables.ResultTable) -> tuple[str, str, str]:
     """Title, caption and alternative text of a figure."""
+    recall = "recall" if panel.unit == "class" else "accuracy"
     names = " and ".join(pair_name(group, panel) for group, _ in means.compared(panel))
     worst = worst_name(panel)
     best = "; ".join(
@@ -168,55 +169,56 @@ def _words(name: str, panel: Panel, table: tables.ResultTable) -> tuple[str, str
         for cell in sorted(table.cells, key=lambda cell: -(cell.worst.mean if cell.worst else -1.0))[:3]
     )
     lowest = "; ".join(
-        f"{pair_name(group, panel)}: lowest recall {percent(float(recall.min()))} percent, "
-        f"class {panel.class_names[int(recall.argmin())]}"
+        f"{pair_name(group, panel)}: lowest {recall} "
+        f"{percent(float(values.min()))} percent, {panel.unit} {panel.units[int(values.argmin())]}"
         for group, _ in means.compared(panel)
-        if group.metrics(panel.split) and not np.isnan(recall := means.mean_recall(group, panel)).any()
+        if group.metrics(panel.split) and not np.isnan(values := means.mean_recall(group, panel)).any()
     )
+    unit, units = panel.unit, {"class": "classes", "group": "groups"}[panel.unit]
     words: dict[str, Callable[[], tuple[str, str, str]]] = {
         "plane": lambda: (
             f"{worst[0].upper()}{worst[1:]} against balanced accuracy",
-            "Up is better for the weakest class, right is better on average over classes. Each point is a mean over "
+            f"Up is better for the weakest {unit}, right is better on average over classes. Each point is a mean over "
             "repeats and the bars are standard errors. A line joins, in each family, the points that no other of the "
             "family beats on both. Point at one, tap it, or go there with Tab and the arrow keys, to see its runs.",
             f"Scatter plot of {worst} against balanced accuracy on {panel.split_name}. Highest: {best}.",
         ),
         "recalls": lambda: (
-            "Recall of each class",
-            "Classes from the most training examples to the fewest; means over repeats. The dotted lines mark each "
-            "model’s lowest class. It can lie above the worst-class accuracy of the table, which takes the lowest "
-            "class of every repeat anew.",
-            f"Recall of each class from head to tail for {names}. {lowest}.",
+            f"{recall.capitalize()} of each {unit}",
+            f"{units.capitalize()} from the most training examples to the fewest; means over repeats. The dotted lines "
+            f"mark each model’s lowest {unit}. It can lie above the {worst} of the table, which takes the lowest "
+            f"{unit} of every repeat anew.",
+            f"{recall.capitalize()} of each {unit} from head to tail for {names}. {lowest}.",
         ),
         "multipliers": lambda: (
             "Multipliers over training",
-            "λ is the weight that the robust objective gives to each class; it starts equal (dotted) and grows where "
-            f"the model errs on validation. Means over repeats; the classes that end highest are named, the rest grey. "
+            f"λ is the weight that the robust objective gives to each {unit}; it starts equal (dotted) and grows where "
+            f"the model errs on validation. Means over repeats; the {units} that end highest are named, the rest grey. "
             f"The teacher comes first, then the students, best on validation first (at most {plots.TRACES} plots).",
-            "Line plots of each class’s multiplier over epochs for the robust teacher and students.",
+            f"Line plots of each {unit}’s multiplier over epochs for the robust teacher and students.",
         ),
         "curves": lambda: (
             "Learning curves",
             "Accuracy on validation after each epoch; the bands are standard errors over repeats. No epoch is picked "
             "from these curves: the model is always the last one.",
-            "Line plots of worst-class and balanced validation accuracy by epoch, standard against robust.",
+            f"Line plots of worst-{unit} and balanced validation accuracy by epoch, standard against robust.",
         ),
     }
     return words[name]()
 
 
 def _classes(panel: Panel, shown: list[Group]) -> list[dict[str, Any]]:
-    """One row a class, head to tail: counts, and for each compared group its recall and Wilson interval."""
+    """One row a class (or group), head to tail: counts, and each compared combination's recall and Wilson interval."""
     columns = []
     for group in shown:
-        found = group.metrics(panel.split)
+        found = [means.unit_scores(metrics, panel) for metrics in group.metrics(panel.split)]
         # The repeats share one test sample, so its size stays that of one: the interval is for the mean recall on it.
-        mean = np.mean([metrics.correct for metrics in found], axis=0)
-        scores = Scores(np.asarray(mean), np.asarray(found[0].counts, dtype=np.int64))
+        mean = np.mean([scores.correct for scores in found], axis=0)
+        scores = Scores(np.asarray(mean), found[0].counts)
         columns.append((scores.per_class, scores.wilson()))
-    tested = shown[0].metrics(panel.split)[0].counts if shown else []
+    tested = means.unit_scores(shown[0].metrics(panel.split)[0], panel).counts.tolist() if shown else []
     rows = []
-    for index in means.class_order(panel) if shown else []:
+    for index in means.unit_order(panel) if shown else []:
         cells = [
             {"recall": float(recall[index]), "low": float(interval[index, 0]), "high": float(interval[index, 1])}
             for recall, interval in columns
@@ -224,8 +226,8 @@ def _classes(panel: Panel, shown: list[Group]) -> list[dict[str, Any]]:
         change = cells[1]["recall"] - cells[0]["recall"] if len(cells) == 2 else None
         rows.append(
             {
-                "name": panel.class_names[index],
-                "train": panel.train_counts[index],
+                "name": panel.units[index],
+                "train": panel.unit_counts[index],
                 "tested": tested[index],
                 "cells": cells,
                 "change": change,
@@ -347,6 +349,7 @@ def _facts(record: Record) -> dict[str, Any]:
         "model": spec.model,
         "parameters": record.parameters,
         "multipliers’ risk": spec.risk,
+        **({} if spec.groups == "class" else {"groups": spec.groups, "number of groups": len(record.units)}),
         **{
             "recipe" if key == "name" else key.replace("_", " "): value
             for key, value in spec.recipe.model_dump().items()

@@ -36,7 +36,7 @@ _TEACHER, _STUDENT = 0, 1
 
 @dataclass(frozen=True)
 class Cell:
-    """One combination. `marked` carries the footnote of the earlier method, `best` the highest worst-class mean."""
+    """One combination. `marked` carries the footnote of the earlier method, `best` the highest mean of the worst."""
 
     group: Group
     worst: Estimate | None
@@ -193,7 +193,8 @@ def cells(found: Sequence[tuple[Panel, ResultTable]]) -> list[dict[str, Any]]:
 
 
 _CSV_COLUMNS = [
-    *("data", "teacher_model", "student_model", "row", "role", "method", "teacher_objective", "student_objective"),
+    *("data", "teacher_model", "student_model", "groups"),
+    *("row", "role", "method", "teacher_objective", "student_objective"),
     *("validation_labels", "temperature", "validation_temperature", "split", "n", "worst_metric"),
     *("worst_mean_percent", "worst_standard_error_percent", "balanced_mean_percent", "balanced_standard_error_percent"),
     *("standard_mean_percent", "standard_standard_error_percent", "validation_worst_mean_percent", "best"),
@@ -205,7 +206,8 @@ def _csv_row(panel: Panel, label: str, cell: Cell) -> dict[str, Any]:
     shared = ("role", "method", "teacher_objective", "student_objective", "validation_labels")
     row: dict[str, Any] = {key: getattr(group, key) for key in (*shared, "temperature", "validation_temperature")}
     row |= {"data": panel.data.name, "teacher_model": panel.teacher_model, "student_model": panel.student_model}
-    row |= {"row": label, "split": panel.split_name, "worst_metric": panel.worst, "best": cell.best}
+    row |= {"groups": panel.over, "row": label, "split": panel.split_name}
+    row |= {"worst_metric": panel.worst, "best": cell.best}
     row["n"] = cell.worst.n if cell.worst else 0
     standard = panel.estimate(group, "standard")
     for name, found in (("worst", cell.worst), ("balanced", cell.balanced), ("standard", standard)):

@@ -105,7 +105,7 @@ def good_teachers(
     """Correlates teachers' fitness with their robust students' worst-class accuracy, for each comparison below `root`.
 
     A teacher counts where its folder has predictions/SPLIT.npz with labels and a robust student of it has a result on
-    `outcome`. Examples are weighted to the class frequencies of the training data.
+    `outcome`; students over groups do not count. Examples are weighted to the class frequencies of the training data.
 
     Args:
         root: folder of runs.
@@ -126,7 +126,7 @@ def good_teachers(
     students = defaultdict(list)
     for record in records:
         distilled = record.spec.distillation
-        robust = record.spec.objective == "robust" and record.spec.method == "margin"
+        robust = record.spec.objective == "robust" and (record.spec.method, record.spec.groups) == ("margin", "class")
         if distilled and robust and distilled.teacher in tables and getattr(record.metrics, outcome):
             students[distilled.teacher].append(record)
     if not students:

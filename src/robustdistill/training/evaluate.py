@@ -86,6 +86,22 @@ def group_index(examples: Examples, groups: GroupsChoice) -> tuple[IntArray, npt
     return index.astype(np.int64), names[found]
 
 
+def score_test(run: Run, test: Examples, table: Predictions | None = None) -> None:
+    """Keeps a run's scores on `test` in it: by class and, where its multipliers are over groups, by group.
+
+    Args:
+        run: whose `test` and `group_test` are set.
+        test: with a group column where the run's multipliers are over groups.
+        table: the run's predictions on `test`, where they are at hand.
+
+    Raises:
+        InputError: as `evaluate`.
+    """
+    known = run if table is None else table
+    run.test = evaluate(known, test)
+    run.group_test = None if run.spec.groups == "class" else evaluate(known, test, groups=run.spec.groups)
+
+
 def evaluate(
     model: nn.Module | Run | Predictions,
     examples: Examples | None = None,

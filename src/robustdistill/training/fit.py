@@ -36,6 +36,7 @@ from robustdistill.training.setup import (
     check_data,
     check_groups,
     check_settings,
+    group_facts,
     isolated,
     make_groups,
     make_model,
@@ -192,7 +193,8 @@ def fit(
         divergence = DivergenceWatch(
             module, train_data, targets, recipe, workers, keeper.path if keeper is not None else None
         )
-        scores, show = None, progress and workers.main and speaks()
+        scores, group_scores = None, None
+        show = progress and workers.main and speaks()
         if show:
             logger.info(
                 "training on %s: %s, %s, channels-last, threads %d, processes %d",
@@ -274,19 +276,20 @@ def fit(
             module, scores = iterates.scorer(module), None
         if scores is None:
             with divergence.locating():
-                scores = validation.scores(module)
+                scores, group_scores = validation.all_scores(module)
         run = Run(
             model=module.eval(),
             spec=spec,
             history=history,
             multipliers=multipliers,
             scores=scores,
+            group_scores=group_scores,
             class_names=train.class_names,
             train_counts=train_counts(train, priors),
             in_channels=train.channels,
             selection_labels=validation.labelled_by,
             seconds=time.perf_counter() - began + (keeper.spent if keeper is not None else 0.0),
-            extra={**({} if grouping is None else {"group_names": list(grouping.names)}), **(extra or {})},
+            extra={**group_facts(grouping, train_data, sides), **(extra or {})},
             environment={**environment(str(device)), "processes": workers.count, "replicas": step.replicas},
         )
         if keeper is not None:

@@ -36,7 +36,9 @@ class Run:
             groups, also worst_group, group_recalls, group_multipliers and group_weights.
         multipliers: λ, priors and costs as training left them.
         scores: on the validation split.
+        group_scores: the same by group, where multipliers are over groups.
         test: on the test split, where somebody has evaluated the run and wants that kept.
+        group_test: the same by group, where multipliers are over groups.
         class_names: C names.
         train_counts: (C,) training examples of each class; expected ones, by the teacher, where they carry no labels.
         in_channels: of the pictures, 0 for features.
@@ -61,6 +63,13 @@ class Run:
     environment: dict[str, Any] = field(default_factory=environment)
     folder: Path | None = None
     test: Scores | None = None
+    group_scores: Scores | None = None
+    group_test: Scores | None = None
+
+    @property
+    def tested(self) -> bool:
+        """Whether it has its scores on test: by class and, where multipliers are over groups, by group."""
+        return self.test is not None and (self.spec.groups == "class" or self.group_test is not None)
 
     @property
     def parameters(self) -> int:
@@ -70,9 +79,9 @@ class Run:
     def record(self) -> dict[str, Any]:
         """What the run's folder says of it, as plain values."""
         state = self.multipliers.state_dict()
-        metrics = {"val": self.scores.as_dict()}
+        metrics = {"val": _metrics(self.scores, self.group_scores)}
         if self.test is not None:
-            metrics["test"] = self.test.as_dict()
+            metrics["test"] = _metrics(self.test, self.group_test)
         return {
             "schema": SCHEMA,
             "name": self.folder.name if self.folder else self.spec.hash,
@@ -122,6 +131,7 @@ class Run:
             )
             multipliers.load_state_dict(state)
             metrics = {split: Scores.from_dict(values, names) for split, values in record["metrics"].items()}
+            by_group = {split: _group_scores(values) for split, values in record["metrics"].items()}
             kept = {key: record[key] for key in _KEPT}
             in_channels, scores = record["in_channels"], metrics["val"]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -150,7 +160,23 @@ class Run:
             extra={key: value for key, value in record.items() if key not in _FIELDS},
             folder=folder,
             test=metrics.get("test"),
+            group_scores=by_group["val"],
+            group_test=by_group.get("test"),
         )
+
+
+def _metrics(scores: Scores, by_group: Scores | None) -> dict[str, Any]:
+    """What a record has of one split; of groups their own names, since a split may lack one of them."""
+    if by_group is None:
+        return scores.as_dict()
+    names, values = list(by_group.class_names or ()), by_group.as_dict()
+    groups = {"names": names, "correct": values["correct"], "counts": values["counts"]}
+    return {**scores.as_dict(), "groups": {**groups, "worst_group": values["worst_class"]}}
+
+
+def _group_scores(values: dict[str, Any]) -> Scores | None:
+    groups = values.get("groups")
+    return None if groups is None else Scores.from_dict(groups, groups["names"])
 
 
 def _float64(value: Any) -> Any:

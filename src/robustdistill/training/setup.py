@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -39,10 +39,7 @@ def check_groups(train: Examples, val: Examples, groups: GroupsChoice, method: m
         raise unknown("groups", str(groups), options)
     if groups == "class":
         return
-    if not method.uses_costs:
-        raise InputError(
-            f"groups have no effect on method {method.name!r}, which takes no costs: use margin or weighted"
-        )
+    check_takes_groups(method)
     for examples in (train, val):
         examples.require_groups()
     if train.group_names != val.group_names:
@@ -60,6 +57,14 @@ def check_groups(train: Examples, val: Examples, groups: GroupsChoice, method: m
                 f"{lacking.name} must have every group of {part.name}; it has no example of {missing[0]!r}"
                 f"{f' (and {len(missing) - 1} more)' if len(missing) > 1 else ''}: join groups that are too small"
             )
+
+
+def check_takes_groups(method: methods.Method) -> None:
+    """Refuses a method on which groups have no effect."""
+    if not method.uses_costs:
+        raise InputError(
+            f"groups have no effect on method {method.name!r}, which takes no costs: use margin or weighted"
+        )
 
 
 def make_groups(groups: GroupsChoice, train: Loaded, masses: Tensor, sides: Tensor | None) -> Groups | None:
@@ -201,6 +206,17 @@ def method_context(
         teacher_val=(lambda: teacher.probabilities("val", val)) if teacher else None,
         teacher_train=(lambda: teacher.probabilities("train", train)) if teacher else None,
     )
+
+
+def group_facts(grouping: Groups | None, train: Loaded, sides: Tensor | None) -> dict[str, Any]:
+    """What a record says of groups: their names, and the training examples of each (expected ones without labels)."""
+    if grouping is None or sides is None:
+        return {}
+    masses = grouping.masses
+    if train.labels is not None:
+        masses = torch.bincount(grouping.index(sides, train.labels), minlength=len(grouping.names))
+    counts = [round(mass) for mass in masses.tolist()]
+    return {"group_names": list(grouping.names), "group_train_counts": counts}
 
 
 def train_counts(train: Examples, priors: Tensor) -> list[int]:
