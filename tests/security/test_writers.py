@@ -56,6 +56,15 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
             content |= {"command": ONE, "environment": {ONE: name, "git": ONE}}
             write_record(root / "runs" / f"{role}-{index}", content | {"name": name})
     write_record(root / "runs" / "plain", record(**common))
+    for role in ("teacher", "student"):
+        content = record(role, objective="robust", groups="group", **common)
+        count = len(NAMES)
+        for metrics in content["metrics"].values():
+            metrics["groups"] = {"names": NAMES, "correct": [1] * count, "counts": [2] * count, "worst_group": 0.5}
+        content |= {"group_names": NAMES, "group_train_counts": [9] * count}
+        for line in content["history"]:
+            line["group_multipliers"] = [1 / count] * count
+        write_record(root / "runs" / f"{role}-over-groups", content)
     report.write(root / "runs", root / "out")
     return root / "out"
 
