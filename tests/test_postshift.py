@@ -303,6 +303,9 @@ def test_fitting_refuses_what_it_cannot_use() -> None:
         PostShift().fit(as_table(table.scores, table.labels // 2 * 2))
     with pytest.raises(InputError, match=r"priors must be positive and finite; class 'class 2' has 0"):
         PostShift().fit(table, priors=[1, 1, 0, 1])
+    absurd = Predictions(table.ids, 1e308 * np.eye(4)[table.labels], "logits", table.class_names, table.labels)
+    with pytest.raises(InputError, match=r"logits to fit a shift on must be at most 1\.12e\+307 in size"):
+        PostShift().fit(absurd)
     with pytest.raises(InputError, match=r"priors must be numbers, got 'many'"):
         PostShift().fit(table, priors="many")
     with pytest.raises(InputError, match=r"priors must be \(C,\) = \(4,\), got \(3,\)"):

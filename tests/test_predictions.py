@@ -98,6 +98,12 @@ def test_predicted_takes_the_first_of_equal_scores() -> None:
     assert table().predicted.tolist() == [0, 1, 2, 0]
 
 
+@pytest.mark.parametrize(("row", "total"), [([0.5, 0.4, 0.0], "0.9"), ([0.0, 1.7e308, 1.7e308], "inf")])
+def test_probabilities_that_do_not_sum_to_one(row: list[float], total: str) -> None:
+    with pytest.raises(InputError, match=rf"must sum to 1 .* row 0 \(id 1\) sums to {total}"):
+        table(ids=[1], scores=[row], kind="probabilities", labels=[0])
+
+
 def test_classes_have_no_probabilities() -> None:
     classes = table(scores=[0, 2, 1, 1], kind="classes")
     assert classes.predicted.tolist() == [0, 2, 1, 1]

@@ -88,7 +88,8 @@ def checked_scores(scores: npt.ArrayLike, kind: str, ids: npt.NDArray[Any], clas
     if kind == "probabilities":
         if place := first_cell(array, lambda block: block < 0):
             raise bad_value(*place, "must not be negative")
-        sums = array.sum(axis=1, dtype=np.float64)
+        with np.errstate(over="ignore"):  # a sum that is infinite is not 1
+            sums = array.sum(axis=1, dtype=np.float64)
         (row,) = _first(np.abs(sums - 1) > SUM_TOLERANCE)
         if row is not None:
             raise InputError(

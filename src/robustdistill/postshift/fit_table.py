@@ -34,7 +34,13 @@ class FitTable(NamedTuple):
         if missing := [table.class_names[index] for index in np.flatnonzero(counts == 0)]:
             shown = ", ".join(map(repr, missing[:5])) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
             raise InputError(f"the fit table must have examples of every class; it has none of {shown}")
-        return cls(log_scores(table), table.labels, counts, table.class_names)
+        scores = log_scores(table)
+        most = np.finfo(scores.dtype).max / (4 * table.num_classes)
+        if max(scores.max(), -scores.min()) > most:
+            raise InputError(
+                f"logits to fit a shift on must be at most {most:.3g} in size, so that their means are finite"
+            )
+        return cls(scores, table.labels, counts, table.class_names)
 
     def recalls(self, predicted: IntArray) -> FloatArray:
         hits = self.labels[predicted == self.labels]
