@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,19 @@ def features(count: int = 60, seed: int = 0) -> Examples:
     labels = np.arange(count) % 3
     inputs = rng.normal(size=(count, 5)).astype(np.float32) + labels[:, None].astype(np.float32)
     return Examples(inputs, labels, np.arange(count) + 1000 * seed, NAMES, name="numbers/test")
+
+
+def grouped(count: int = 240, seed: int = 0, places: tuple[str, ...] = ("land", "water")) -> Examples:
+    """Features with a group column: every class at both places, one in eight at the second."""
+    values = np.where(np.arange(count) // len(NAMES) % 8 == 0, places[1], places[0])
+    return features(count, seed).with_groups(values, places)
+
+
+def trained_by_group(groups: Any = "class-group", objective: str = "robust", **settings: Any) -> Run:
+    """Of a table, whose column it records, as one that is loaded from a file does."""
+    train, val = (grouped(seed=seed, **settings) for seed in (1, 2))
+    train = replace(train, source={"name": "parquet:birds.parquet", "group_column": "place"})
+    return rd.fit(Tabular, train, val, objective=objective, groups=groups, recipe=RECIPE, threads=1)
 
 
 def trained(model: Any, examples: Examples, objective: str = "robust", **settings: Any) -> Run:

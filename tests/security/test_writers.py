@@ -137,6 +137,27 @@ def test_the_model_card(tmp_path: Path) -> None:
         compile(fence.content, "card", "exec")
 
 
+def test_the_model_card_of_a_run_over_groups(tmp_path: Path) -> None:
+    run = runs.trained_by_group()
+    facts = deploy(run, runs.grouped()).facts
+    by_class = Scores(np.array([1, 5, 40]), np.array([20, 10, 60]), facts.class_names)
+    identity = run.spec.data.model_copy(update={"group_column": ONE})
+    run.spec = run.spec.model_copy(update={"data": identity})
+    run.extra = {"group_names": list(NAMES), "group_train_counts": [9] * len(NAMES)}
+    counts = np.array([0, *[30] * (len(NAMES) - 1)])  # nothing is known of the first, few are there of the rest
+    for groups in (Scores(np.arange(len(NAMES)), counts + 1, NAMES), Scores(counts // 2, counts, NAMES)):
+        pages.write(tmp_path / "card.md", model_card(run, facts, Measured(by_class, "test", "birds", groups=groups)))
+        text = (tmp_path / "card.md").read_text(encoding="utf-8")
+        head, _, body = text.removeprefix("---\n").partition("\n---\n")
+        assert yaml.safe_load(head)["library_name"] == "robustdistill"
+        # On a card what cannot be printed is left out.
+        names = ["".join(sign if sign.isprintable() else " " for sign in name) for name in NAMES]
+        check_names(check_markdown(body), tuple(names))
+        tokens = MarkdownIt("commonmark").enable("table").parse(body)
+        assert sum(token.type == "tr_open" for token in tokens) == 1 + 4 + 1 + len(NAMES) + 1 + 3
+        assert [token.tag for token in tokens if token.type == "heading_open"] == ["h1", *["h2"] * 5]
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with data and predictions of hostile classes, in a folder of a hostile name."""

@@ -154,6 +154,8 @@ def _print(done: Exported, quiet: bool) -> None:
     if done.scores is not None:
         before = "" if done.unshifted is None else f" (without post-shift {100 * done.unshifted.worst_class:.1f} %)"
         worst, balanced = 100 * done.scores.worst_class, 100 * done.scores.balanced
+        if done.group_scores is not None:
+            say(False, f"worst group {100 * done.group_scores.worst_class:.1f} %")
         say(False, f"worst class {worst:.1f} %{before}, balanced {balanced:.1f} %")
     if done.costs:
         _print_costs(done)
@@ -182,6 +184,7 @@ def _as_json(done: Exported) -> dict[str, object]:
         "facts": done.facts.model_dump(mode="json"),
         "agreement": None if done.agreement is None else vars(done.agreement),
         "scores": None if done.scores is None else scores_json(done.scores),
+        "group_scores": None if done.group_scores is None else scores_json(done.group_scores),
         "costs": [
             {**vars(cost), "single": timing(cost, "single"), "batch": timing(cost, "batch")} for cost in done.costs
         ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -14,6 +14,7 @@ import robustdistill
 from robustdistill.environment import environment
 from robustdistill.errors import InputError
 from robustdistill.exporting import sentences
+from robustdistill.exporting.bygroup import trained_groups, what_groups_are
 from robustdistill.exporting.facts import Facts, without_folders
 from robustdistill.exporting.latency import Cost
 from robustdistill.exporting.markup import Verbatim, block, escaped, front_matter, table
@@ -24,13 +25,19 @@ from robustdistill.training.run import Run
 
 LIBRARY = "library_name: robustdistill"  # A file with this line is a card of ours.
 _MEASURES = {
+    "worst_group": "worst-group accuracy (the lowest accuracy of any group)",
     "worst_class": "worst-class accuracy (the lowest recall of any class)",
     "balanced": "balanced accuracy (the mean recall)",
     "standard": "accuracy (of all examples)",
 }
 # Not all "accuracy": who looks for that one is to find that one.
-_TYPES = {"worst_class": "worst_class_accuracy", "balanced": "balanced_accuracy", "standard": "accuracy"}
-_FOLDED = 30  # classes; a longer table is folded away behind a line to click on
+_TYPES = {
+    "worst_group": "worst_group_accuracy",
+    "worst_class": "worst_class_accuracy",
+    "balanced": "balanced_accuracy",
+    "standard": "accuracy",
+}
+_FOLDED = 30  # classes or groups; a longer table is folded away behind a line to click on
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,8 @@ class Measured:
         data: the name of what it was measured on.
         fingerprint: of those predictions without a shift, to see whether the shift was fitted on them.
         unshifted: scores without the post-shift, where there is one.
+        groups: scores by group of a run over groups, see `bygroup.all_groups`; None of a run over classes.
+        unshifted_groups: likewise without the post-shift, where there is one.
         shift: the post-shift, where there is one.
         costs: size and latency, from `latency.measure`; of the student, and of its teacher for comparison.
         threads: of the latencies.
@@ -55,6 +64,8 @@ class Measured:
     data: str
     fingerprint: str | None = None
     unshifted: Scores | None = None
+    groups: Scores | None = None
+    unshifted_groups: Scores | None = None
     shift: PostShift | None = None
     costs: Sequence[Cost] = ()
     threads: int = 1
@@ -82,12 +93,17 @@ def model_card(
         license: such as "apache-2.0", as the hub spells it.
 
     Raises:
-        InputError: scores and run are not of the same number of classes.
+        InputError: scores and run are not of the same number of classes, or a run over groups has no scores by group,
+            or another has some.
     """
     if len(measured.scores.counts) != len(facts.class_names):
         raise InputError(
             f"scores must be of the run's {len(facts.class_names)} classes, got {len(measured.scores.counts)}"
         )
+    groups = measured.groups
+    if (groups is None) != (run.spec.groups == "class"):
+        came = "none" if groups is None else f"those of {len(groups.counts)} groups"
+        raise InputError(f"scores by group are for runs over groups; this one is over {run.spec.groups}, got {came}")
     data = without_folders(measured.data)
     title = name or f"{facts.model} on {facts.data}"
     templates = Environment(
@@ -110,11 +126,14 @@ def model_card(
         data=data,
         shift=measured.shift is not None,
         overall=_overall(measured),
-        classes=len(facts.class_names),
-        per_class=_per_class(facts, measured.scores, run.train_counts),
+        per_class=_each("class", measured.scores, facts.class_names, run.train_counts),
+        groups="" if groups is None else what_groups_are(run, len(groups.counts)),
+        per_group="" if groups is None else _per_group(run, groups),
+        unit=sentences.UNITS[run.spec.groups][0],
+        units=len((groups or measured.scores).counts),
         class_list=sentences.class_list(facts.class_names),
         kind="pictures" if facts.pictures else "features",
-        limits=sentences.limits(facts, run, measured.scores)
+        limits=sentences.limits(facts, run, measured.scores, groups)
         + sentences.shift_limits(measured.shift, measured.optimistic)
         + sentences.data_limits(measured.split, measured.same_data, data),
         training=sentences.training(facts, run),
@@ -136,14 +155,15 @@ _SNIPPETS = {".onnx": onnx_snippet, ".safetensors": safetensors_snippet}
 def _front_matter(facts: Facts, measured: Measured, data: str, title: str, license: str | None) -> Verbatim:
     task = "image-classification" if facts.pictures else "tabular-classification"
     tags = ["robustdistill", "worst-class-accuracy"]
+    tags += ["worst-group-accuracy"] if measured.groups is not None else []
     tags += ["knowledge-distillation"] if facts.role == "student" else []
     tags += [Path(file).suffix.removeprefix(".") for file in measured.files]
     split = {"val": "validation"}.get(measured.split, measured.split)
     identifier = data.removeprefix("hub:")
     metrics = [
-        {"type": _TYPES[key], "value": round(value, 4), "name": words.partition(" (")[0].capitalize()}
-        for key, words in _MEASURES.items()
-        if np.isfinite(value := getattr(measured.scores, key))
+        {"type": _TYPES[key], "value": round(value, 4), "name": _MEASURES[key].partition(" (")[0].capitalize()}
+        for key, value in _figures(measured.scores, measured.groups).items()
+        if np.isfinite(value)
     ]
     result = {
         "task": {"type": task},
@@ -163,21 +183,37 @@ def _front_matter(facts: Facts, measured: Measured, data: str, title: str, licen
 
 def _overall(measured: Measured) -> Verbatim:
     intervals = measured.scores.intervals()
+    if measured.groups is not None:
+        intervals["worst_group"] = measured.groups.intervals()["worst_class"]
     headings = ["", "%", "95 % interval"] + (["without post-shift"] if measured.unshifted else [])
+    before = _figures(measured.unshifted, measured.unshifted_groups) if measured.unshifted else {}
     rows: list[list[object]] = []
-    for key, words in _MEASURES.items():
-        row: list[object] = [words, _percent(getattr(measured.scores, key)), _range(*intervals[key])]
-        rows.append(row + ([_percent(getattr(measured.unshifted, key))] if measured.unshifted else []))
+    for key, value in _figures(measured.scores, measured.groups).items():
+        row: list[object] = [_MEASURES[key], _percent(value), _range(*intervals[key])]
+        rows.append(row + ([_percent(before[key])] if before else []))
     return table(headings, rows, "lrrr"[: len(headings)])
 
 
-def _per_class(facts: Facts, scores: Scores, train_counts: Sequence[int]) -> Verbatim:
-    """Worst class first; intervals are Wilson's."""
+def _figures(scores: Scores, groups: Scores | None) -> dict[str, float]:
+    """What a model is judged by, what it was trained for first."""
+    by_group = {} if groups is None else {"worst_group": groups.worst_class}
+    return by_group | {key: getattr(scores, key) for key in ("worst_class", "balanced", "standard")}
+
+
+def _per_group(run: Run, groups: Scores) -> Verbatim:
+    names, trained = groups.class_names or (), trained_groups(run)
+    return _each("group", groups, names, [trained.get(name, 0) for name in names])
+
+
+def _each(
+    unit: Literal["class", "group"], scores: Scores, names: Sequence[str], train_counts: Sequence[int]
+) -> Verbatim:
+    """A row for each class or group, worst first; intervals are Wilson's."""
     recalls, intervals = scores.per_class, scores.wilson()
     order = sorted(range(len(recalls)), key=lambda index: (recalls[index] == recalls[index], recalls[index]))
     rows: list[list[object]] = [
         [
-            facts.class_names[index],
+            names[index],
             _percent(recalls[index]) if scores.counts[index] else "none seen",
             _range(*intervals[index]) if scores.counts[index] else "",
             f"{scores.counts[index]:,}",
@@ -185,10 +221,11 @@ def _per_class(facts: Facts, scores: Scores, train_counts: Sequence[int]) -> Ver
         ]
         for index in order
     ]
-    found = table(["class", "recall %", "95 % Wilson interval", "examples", "in training"], rows, "lrrrr")
+    what, plural = {"class": ("recall %", "classes"), "group": ("accuracy %", "groups")}[unit]
+    found = table([unit, what, "95 % Wilson interval", "examples", "in training"], rows, "lrrrr")
     if len(rows) <= _FOLDED:
         return found
-    summary = f"All {len(rows)} classes, worst first"
+    summary = f"All {len(rows)} {plural}, worst first"
     return Verbatim(f"<details><summary>{summary}</summary>\n\n{found}\n\n</details>")
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from robustdistill.data.encoded import EncodedExamples
 from robustdistill.errors import InputError
+from robustdistill.groups import GroupsChoice
 
 if TYPE_CHECKING:
     from robustdistill.data.splits import Examples
@@ -38,6 +39,7 @@ class Facts(BaseModel):
         iterates: models that an averaged scorer is the mean of; 0 for a single model.
         role: "teacher" or "student".
         objective, method, seed: of the training.
+        groups: what the objective's worst is the worst of: "class", or groups, "group" or "class-group".
         spec_hash: of the run.
         data: the training data's name, without the folders of the machine that it lay on.
         log_coefficients: (C,) post-shift, what is added to the model's own logits; empty where there is none.
@@ -58,6 +60,7 @@ class Facts(BaseModel):
     iterates: int = Field(default=0, ge=0)
     role: str
     objective: str
+    groups: GroupsChoice = "class"
     method: str
     seed: int
     spec_hash: str
@@ -84,6 +87,7 @@ class Facts(BaseModel):
             iterates=len(iterates),
             role=run.spec.role,
             objective=run.spec.objective,
+            groups=run.spec.groups,
             method=run.spec.method,
             seed=run.spec.seed,
             spec_hash=run.spec.hash,
@@ -128,7 +132,7 @@ class Facts(BaseModel):
 
 
 # Everything else is JSON.
-_TEXTS = {"fit", *(name for name, field in Facts.model_fields.items() if field.annotation is str)}
+_TEXTS = {"fit", "groups", *(name for name, field in Facts.model_fields.items() if field.annotation is str)}
 
 
 def _fit(examples: Examples) -> Literal["exact", "resize", "crop"]:

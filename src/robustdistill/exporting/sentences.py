@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from robustdistill.exporting.bygroup import trained_groups
 from robustdistill.exporting.facts import Facts
 from robustdistill.exporting.latency import Cost
 from robustdistill.exporting.markup import Verbatim, code, escaped
@@ -21,13 +22,14 @@ _FITS = {
     "resize": "Pictures were resized to it, whatever their shape, with bilinear interpolation.",
     "crop": "Of each picture the centre was cut out, its shorter side resized to 256/224 of this size.",
 }
+UNITS = {"class": ("class", "classes"), "group": ("group", "groups"), "class-group": ("group", "groups")}
 _OVER = {"class": "classes", "group": "groups, values of a column,", "class-group": "groups within each class"}
 _FEW_TESTED, _FEW_TRAINED, _LISTED = 50, 20, 12
 
 
 def summary(facts: Facts, run: Run) -> Verbatim:
     """What the model is, in a sentence or two."""
-    aim = _aim(run.spec.objective)
+    aim = _aim(run.spec.objective, *UNITS[run.spec.groups])
     made = "distilled from a teacher" if facts.role == "student" else "trained on labels"
     return Verbatim(
         f"A classifier for {len(facts.class_names)} classes ({run.parameters:,} parameters), {made} to {aim}, with "
@@ -38,11 +40,12 @@ def summary(facts: Facts, run: Run) -> Verbatim:
 def objective(run: Run) -> Verbatim:
     """What was minimised."""
     parsed = Objective.parse(run.spec.objective)
+    one, several = UNITS[run.spec.groups]
     anchor = {
-        "balanced": "the mean of the classes' losses, each class counting alike",
+        "balanced": f"the mean of the {several}' losses, each {one} counting alike",
         "standard": "the mean loss over examples",
     }[parsed.anchor]
-    worst = "the loss of the worst class"
+    worst = f"the loss of the worst {one}"
     if parsed.robustness == 0:
         what = anchor
     elif parsed.robustness == 1:
@@ -52,11 +55,12 @@ def objective(run: Run) -> Verbatim:
     return Verbatim(f"The objective, {code(run.spec.objective)}, is to minimise {what}.")
 
 
-def _aim(name: str) -> str:
+def _aim(name: str, one: str, several: str) -> str:
     parsed = Objective.parse(name)
     if parsed.robustness == 0:
-        return "treat classes alike on average" if parsed.anchor == "balanced" else "be right on average over examples"
-    return "make its worst class good" if parsed.robustness == 1 else "balance its worst class against its average"
+        alike = f"treat {several} alike on average"
+        return alike if parsed.anchor == "balanced" else "be right on average over examples"
+    return f"make its worst {one} good" if parsed.robustness == 1 else f"balance its worst {one} against its average"
 
 
 def training(facts: Facts, run: Run) -> list[Verbatim]:
@@ -106,37 +110,51 @@ def class_list(names: Sequence[str]) -> str:
     return f"{shown} and {len(names) - _LISTED} more" if len(names) > _LISTED else shown
 
 
-def limits(facts: Facts, run: Run, scores: Scores) -> list[Verbatim]:
-    """What the measurements themselves say about where not to rely on the model."""
+def limits(facts: Facts, run: Run, scores: Scores, groups: Scores | None = None) -> list[Verbatim]:
+    """What the measurements themselves say about where not to rely on the model; of groups first, where there are."""
+    found = []
+    if groups is not None:
+        names, trained = groups.class_names or (), trained_groups(run)
+        found += _weak("group", groups, names, [trained.get(name, 0) for name in names])
+    found += _weak("class", scores, facts.class_names, run.train_counts)
+    found.append(
+        f"It always answers with one of its {len(facts.class_names)} classes, also where none of them is right; its "
+        "probabilities were not checked for calibration."
+    )
+    others = "groups of people or things within a class" if groups is None else "groups of another kind than these"
+    found.append(
+        f"Inputs from other sources than those measured here, and {others}, were not looked at. Measure on your own "
+        "data before decisions rest on it."
+    )
+    return [Verbatim(line) for line in found]
+
+
+def _weak(
+    unit: Literal["class", "group"], scores: Scores, names: Sequence[str], train_counts: Sequence[int]
+) -> list[str]:
+    """Which classes or groups are worst, and of which little or nothing is known."""
+    of, of_all = ("", "") if unit == "class" else ("the group ", "the groups ")
     found = []
     if scores.counts.sum() and np.all(scores.counts):
         worst = int(scores.per_class.argmin())
         low, high = scores.wilson()[worst]
         found.append(
-            f"It is wrong most often on {escaped(facts.class_names[worst])}: {100 * scores.per_class[worst]:.1f} % "
-            f"right (95 % Wilson interval {100 * low:.1f} to {100 * high:.1f})."
+            f"It is wrong most often on {of}{escaped(names[worst])}: {100 * scores.per_class[worst]:.1f} % right of "
+            f"{scores.counts[worst]:,} examples (95 % Wilson interval {100 * low:.1f} to {100 * high:.1f})."
         )
-    unseen = [facts.class_names[index] for index in np.flatnonzero(scores.counts == 0)]
+    unseen = [names[index] for index, count in enumerate(scores.counts) if count == 0]
     if unseen:
-        found.append(f"Nothing is known of {escaped(class_list(unseen))}: no example was there to measure on.")
-    few = [facts.class_names[index] for index in np.flatnonzero((scores.counts > 0) & (scores.counts < _FEW_TESTED))]
+        found.append(f"Nothing is known of {of_all}{escaped(class_list(unseen))}: no example was there to measure on.")
+    few = [names[index] for index, count in enumerate(scores.counts) if 0 < count < _FEW_TESTED]
     if few:
         found.append(
-            f"Fewer than {_FEW_TESTED} examples were measured of {escaped(class_list(few))}: mind the width of the "
-            "intervals."
+            f"Fewer than {_FEW_TESTED} examples were measured of {of_all}{escaped(class_list(few))}: mind the width of "
+            "the intervals."
         )
-    thin = [name for name, count in zip(facts.class_names, run.train_counts, strict=True) if count < _FEW_TRAINED]
+    thin = [name for name, count in zip(names, train_counts, strict=True) if count < _FEW_TRAINED]
     if thin:
-        found.append(f"Fewer than {_FEW_TRAINED} training examples were there of {escaped(class_list(thin))}.")
-    found.append(
-        f"It always answers with one of its {len(facts.class_names)} classes, also where none of them is right; its "
-        "probabilities were not checked for calibration."
-    )
-    found.append(
-        "Inputs from other sources than those measured here, and groups of people or things within a class, were not "
-        "looked at. Measure on your own data before decisions rest on it."
-    )
-    return [Verbatim(line) for line in found]
+        found.append(f"Fewer than {_FEW_TRAINED} training examples were there of {of_all}{escaped(class_list(thin))}.")
+    return found
 
 
 def shift_limits(shift: PostShift | None, optimistic: bool) -> list[Verbatim]:

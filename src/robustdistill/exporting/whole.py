@@ -10,6 +10,7 @@ from pathlib import Path
 from robustdistill import pages
 from robustdistill.data.splits import Examples
 from robustdistill.errors import InputError
+from robustdistill.exporting.bygroup import all_groups
 from robustdistill.exporting.card import LIBRARY, Measured, model_card
 from robustdistill.exporting.deployed import deploy, stored_inputs
 from robustdistill.exporting.facts import Facts
@@ -18,7 +19,7 @@ from robustdistill.exporting.onnx import Agreement, export_onnx, libraries, open
 from robustdistill.exporting.weights import export_safetensors
 from robustdistill.metrics import Scores
 from robustdistill.postshift import PostShift
-from robustdistill.training.evaluate import predict
+from robustdistill.training.evaluate import evaluate, predict
 from robustdistill.training.run import Run, read_record
 from robustdistill.training.spec import RECORD
 
@@ -35,6 +36,7 @@ class Exported:
         agreement: of the ONNX file with torch, where there is one.
         scores: on the examples, with the post-shift; None where there is neither a card nor a shift.
         unshifted: likewise without the post-shift; None where there is none.
+        group_scores: as `scores`, by group, of a run over groups.
         optimistic: whether the post-shift was fitted on these very examples.
         costs: size and latency; empty without a card.
         remarks: what else is to be told.
@@ -45,6 +47,7 @@ class Exported:
     agreement: Agreement | None = None
     scores: Scores | None = None
     unshifted: Scores | None = None
+    group_scores: Scores | None = None
     optimistic: bool = False
     costs: tuple[Cost, ...] = ()
     remarks: tuple[str, ...] = ()
@@ -70,7 +73,7 @@ def export(
     Args:
         run: to export.
         examples: held out, of the data that the run was trained on: the files are checked on them, the card's figures
-            are of them, and they say how inputs are normalised.
+            are of them, and they say how inputs are normalised. A card of a run over groups needs their group column.
         onnx, safetensors, card: paths that end in .onnx, .safetensors and .md.
         split: what the examples are, for the card: "test", "val" or "train".
         shift: a post-shift to build in, see `deploy`.
@@ -81,12 +84,16 @@ def export(
 
     Raises:
         InputError: nothing is to be written, a path has another ending, the card would replace a page that is not a
-            card, or as `export_onnx`, `export_safetensors` and `model_card`. What was written before stays.
+            card, a card is wanted of examples without labels or, of a run over groups, without groups, or as
+            `export_onnx`, `export_safetensors` and `model_card`. What was written before stays.
     """
     named = {"onnx": onnx, "safetensors": safetensors, "card": card}
     files = check_paths({kind: path for kind, path in named.items() if path is not None})
+    over_groups = run.spec.groups != "class"
     if card is not None:
         examples.require_labels()
+        if over_groups:
+            examples.require_groups()
     deployed, agreement = deploy(run, examples, shift), None
     if onnx is not None:
         agreement = export_onnx(run, onnx, examples, shift)
@@ -95,17 +102,22 @@ def export(
     if card is None and (shift is None or examples.labels is None):
         return Exported(deployed.facts, files, agreement)
     table = predict(run, examples)
-    scores = unshifted = table.evaluate()
-    remarks = []
-    if shift is not None:
-        scores = shift.transform(table).evaluate()
-        remarks += _shift_remarks(scores, unshifted)
+    final = table if shift is None else shift.transform(table)
+    scores, unshifted = final.evaluate(), table.evaluate()
+    groups = unshifted_groups = None
+    if over_groups and examples.groups is not None:
+        groups, unshifted_groups = (
+            all_groups(run, evaluate(each, examples, groups=run.spec.groups)) for each in (final, table)
+        )
+    remarks = _shift_remarks("class", scores, unshifted) + _shift_remarks("group", groups, unshifted_groups)
     measured = Measured(
         scores=scores,
         split=split,
         data=examples.name.rpartition("/")[0] or examples.name,
         fingerprint=table.fingerprint,
         unshifted=None if shift is None else unshifted,
+        groups=groups,
+        unshifted_groups=None if shift is None else unshifted_groups,
         shift=shift,
         threads=threads,
         files=[path.name for kind, path in files.items() if kind != "card"],
@@ -122,6 +134,7 @@ def export(
         agreement=agreement,
         scores=scores,
         unshifted=measured.unshifted,
+        group_scores=groups,
         optimistic=measured.optimistic,
         costs=tuple(measured.costs),
         remarks=tuple(remarks),
@@ -180,12 +193,12 @@ def check_teacher(run: Run, teacher: Run) -> None:
         )
 
 
-def _shift_remarks(scores: Scores, unshifted: Scores) -> list[str]:
+def _shift_remarks(unit: str, scores: Scores | None, unshifted: Scores | None) -> list[str]:
     """A file of a shift does not say which model it was fitted for; that it makes things worse may."""
-    if not scores.worst_class < unshifted.worst_class:
+    if scores is None or unshifted is None or not scores.worst_class < unshifted.worst_class:
         return []
     return [
-        f"the post-shift makes the worst class worse here, {100 * scores.worst_class:.1f} instead of "
+        f"the post-shift makes the worst {unit} worse here, {100 * scores.worst_class:.1f} instead of "
         f"{100 * unshifted.worst_class:.1f} %: was it fitted on this run's predictions, and on enough of them?"
     ]
 

@@ -125,6 +125,8 @@ class Run:
             spec, names = RunSpec(**record["spec"]), tuple(record["class_names"])
             if not all(isinstance(name, str) for name in names):
                 raise InputError(f"class_names must be texts, got {record['class_names']}")
+            if spec.groups != "class":
+                _check_group_facts(record)
             state = {k: _float64(v) for k, v in record["multipliers"].items()}
             multipliers = ClassMultipliers(
                 spec.objective, state["priors"], step_size=spec.recipe.step_size, decay=spec.recipe.decay
@@ -177,6 +179,15 @@ def _metrics(scores: Scores, by_group: Scores | None) -> dict[str, Any]:
 def _group_scores(values: dict[str, Any]) -> Scores | None:
     groups = values.get("groups")
     return None if groups is None else Scores.from_dict(groups, groups["names"])
+
+
+def _check_group_facts(record: dict[str, Any]) -> None:
+    """Raises InputError unless each group that a record names is named once and has a count of training examples."""
+    names, counts = record.get("group_names", []), record.get("group_train_counts", [])
+    if len(names) != len(counts) or len(set(names)) != len(names):
+        raise InputError(f"there must be a group_train_counts for each of group_names, got {counts} and {names}")
+    if not all(isinstance(name, str) for name in names) or not all(type(count) is int for count in counts):
+        raise InputError(f"group_names must be texts and group_train_counts whole numbers, got {names} and {counts}")
 
 
 def _float64(value: Any) -> Any:
