@@ -56,7 +56,8 @@ def test_the_worst_group_stands_first_with_its_interval_and_count(run: Run, fact
         f" {100 * low:.1f} to {100 * high:.1f})."
     ) in card
     assert "It is wrong most often on ship: 73.8 % right of 80 examples" in card
-    assert "resampled within each class or group; that of the worst group is of the lowest of 6 noisy\naccuracies, and not corrected for that.\nThey do not" in card
+    assert "resampled within each class or group; that of the worst group is of the lowest of 6 noisy\n" in card
+    assert "\naccuracies, and not corrected for that.\nThey do not" in card
     fields = yaml.safe_load(card.split("---\n")[1])
     (result,) = fields["model-index"][0]["results"]
     assert result["metrics"][0] == {"type": "worst_group_accuracy", "value": 0.2, "name": "Worst-group accuracy"}
