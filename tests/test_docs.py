@@ -68,3 +68,27 @@ def test_shown_commands_have_the_options_that_are_shown(page: Path) -> None:
             known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
             shown = {word.partition("=")[0] for word in rest if re.match(r"--[a-z]", word)}
             assert shown <= known | {"--help"}, line
+
+
+def test_the_page_of_settings_leaves_none_out() -> None:
+    """What `fit`, `distill` and a recipe take, and every recipe by name."""
+    import inspect
+
+    import robustdistill as rd
+    from robustdistill.training.recipe import RECIPES
+
+    text = (ROOT / "docs/settings.md").read_text(encoding="utf-8")
+    passed = {
+        "train",
+        "val",
+        "model",
+        "student",
+        "teacher",
+        "recipe",
+        "targets",
+    }  # not settings, or a table of their own
+    kept = {"progress", "trackers", "extra"}  # change nothing that is trained
+    arguments = {name for call in (rd.fit, rd.distill) for name in inspect.signature(call).parameters}
+    fields = set(rd.Recipe.model_fields) - {"name"}
+    wanted = (arguments - passed - kept) | fields | set(RECIPES)
+    assert not [name for name in sorted(wanted) if f"`{name}`" not in text]
