@@ -17,6 +17,7 @@ from robustdistill.cli.options import (
     Quiet,
     SameData,
     Split,
+    TeacherModel,
     grouped,
 )
 from robustdistill.cli.output import out_console, print_json, quieten, say, scores_json, warn
@@ -53,7 +54,7 @@ def export(
         ),
     ] = None,
     model: OwnModel = None,
-    teacher_model: OwnModel = None,
+    teacher_model: TeacherModel = None,
     data: SameData = None,
     loading: DataOptions,
     split: Split = None,

@@ -227,6 +227,9 @@ class TrainingOptions:
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")]
 OwnModel = Annotated[str | None, typer.Option(help=MODEL_OF_YOURS, show_default=False)]
+TeacherModel = Annotated[
+    str | None, typer.Option(help=MODEL_OF_YOURS.replace("run's", "teacher's"), show_default=False)
+]
 RunFolder = Annotated[Path, typer.Option(help="Folder of the run. Finished: loaded; interrupted: gone on with.")]
 Split = Annotated[
     Literal["train", "val", "test"] | None, typer.Option(help="Which part of the data.", show_default="test")

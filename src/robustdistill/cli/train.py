@@ -16,11 +16,11 @@ from robustdistill.cli.options import (
     DataName,
     DataOptions,
     ObjectiveName,
-    OwnModel,
     Quiet,
     RecipeOptions,
     RunFolder,
     SameData,
+    TeacherModel,
     TrainingOptions,
     grouped,
 )
@@ -85,7 +85,7 @@ def distill(
     teacher_val: Annotated[
         list[Path] | None, typer.Option(help="And on the validation examples.", show_default=False)
     ] = None,
-    teacher_model: OwnModel = None,
+    teacher_model: TeacherModel = None,
     data: SameData = None,
     loading: DataOptions,
     model: Annotated[str, typer.Option(help=f"Student: {MODELS}.")] = "convnet-8",
