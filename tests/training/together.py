@@ -207,6 +207,7 @@ def several(out: Path) -> dict[str, Any]:
     found["diverged"] = said(lambda: fitted(recipe=RECIPE.with_(learning_rate=1e30, warmup_epochs=0)))
     found["traced"] = said(lambda: fitted(method=Allergic()))
     found["after"] = summary(fitted())
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # by which the launcher ends the others as soon as one has failed
     found["fails"] = said(lambda: fitted(method=Fragile()))
     found["after that"] = said(fitted)
     return found
