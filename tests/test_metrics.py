@@ -249,6 +249,7 @@ def test_as_dict_with_an_absent_class_round_trips() -> None:
         ([[0, 1]], [[0, 1]], "predictions|labels"),
         ([0.5, 1.0], [0, 1], "predictions"),
         ([0, 1], [0.0, math.nan], "labels"),
+        (np.zeros(0, dtype=complex), [], "predictions"),
     ],
 )
 def test_refuses_what_is_not_a_class(predictions: list[object], labels: list[object], named: str) -> None:

@@ -241,9 +241,14 @@ class Scores:
         )
 
 
+def _counts(array: npt.NDArray[Any]) -> bool:
+    """Whether its values are whole numbers; NumPy makes an empty list one of float64."""
+    return array.dtype.kind in "iu" or (array.size == 0 and array.dtype.kind == "f")
+
+
 def _whole(values: npt.ArrayLike, name: str) -> IntArray:
     array = np.asarray(values)
-    if array.size and array.dtype.kind not in "iu":
+    if not _counts(array):
         raise InputError(f"{name} must be whole numbers, got {array.dtype} {array.ravel()[:8].tolist()}")
     return array.astype(np.int64)
 
@@ -263,7 +268,7 @@ def _indices(values: npt.ArrayLike, name: str, num_classes: int) -> IntArray:
     if num_classes < 1:
         raise InputError(f"num_classes must be at least 1, got {num_classes}")
     array = np.asarray(values)
-    if array.ndim != 1 or not (np.issubdtype(array.dtype, np.integer) or array.size == 0):
+    if array.ndim != 1 or not _counts(array):
         raise InputError(f"{name} must be integer class indices of shape (N,), got {array.dtype} {array.shape}")
     array = array.astype(np.int64)
     outside = np.flatnonzero((array < 0) | (array >= num_classes))

@@ -177,7 +177,9 @@ class TestNpz:
             load(f"npz:{tmp_path}")
         np.savez(path, train_images=pictures(9), train_labels=labels(9))
         content = path.read_bytes()
-        for bad in (b"", b"text", content[:100], content[:-5]):
+        entry = content.index(b"PK\x01\x02")  # of the directory; the flags of a member are 8 bytes on
+        flags = [content[: entry + 8] + bytes([bit]) + content[entry + 9 :] for bit in (1, 32, 64)]
+        for bad in (b"", b"text", content[:100], content[:-5], *flags):
             path.write_bytes(bad)
             with pytest.raises(InputError, match=r"mine\.npz: truncated"):
                 load(f"npz:{path}")

@@ -5,14 +5,12 @@ Files of arrays and folders of pictures are read here, tables in `tables`.
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from robustdistill.archives import check_expansion
+from robustdistill.archives import DAMAGED, check_expansion
 from robustdistill.data.formats import Options, Source
 from robustdistill.data.pictures import SUFFIXES, decode_all
 from robustdistill.data.raw import PART_NAMES, RawParts, existing, pictures_or_features, source_of, stack_parts
@@ -39,7 +37,7 @@ def read_npz(target: str, options: Options) -> Source:
                 check_expansion(archive, path)
                 stored = ", ".join(archive.files) or "no arrays"
                 arrays = {name: archive[name] for name in archive.files if name in NPZ_ARRAYS}
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, AttributeError) as error:
+    except (*DAMAGED, AttributeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: truncated, or not an .npz archive of plain arrays ({error})") from error
