@@ -21,6 +21,7 @@ import numpy as np
 from robustdistill.experiments.select import Group, Split
 from robustdistill.objectives import Objective
 from robustdistill.report.intervals import Interval, over_repeats
+from robustdistill.report.numbers import capital
 from robustdistill.report.panels import Panel, pair_name
 from robustdistill.report.repeats import (
     Values,
@@ -206,9 +207,7 @@ def _robust_is_best(claim: Claim, panel: Panel) -> Verdict:
         return _missing(claim, f"There are no combinations {'with' if not robust else 'without'} a robust part.")
     best, other = max(robust, key=panel.on_validation), max(plain, key=panel.on_validation)
     values = differences(values_of(best, panel.worst), values_of(other, panel.worst))
-    return verdict(
-        claim, list(values.values()), f"{_capital(pair_name(best, panel))} against {pair_name(other, panel)}"
-    )
+    return verdict(claim, list(values.values()), f"{capital(pair_name(best, panel))} against {pair_name(other, panel)}")
 
 
 def _teacher_does_not_predict(claim: Claim, panel: Panel) -> Verdict:
@@ -282,7 +281,7 @@ def _small_beats_big(claim: Claim, panel: Panel) -> Verdict:
     ]
     values = [min(gains[0][repeat], gains[1][repeat]) for repeat in sorted(gains[0].keys() & gains[1].keys())]
     small_name, big_name = (
-        f"{_capital(pair_name(student, panel))} ({student.model})",
+        f"{capital(pair_name(student, panel))} ({student.model})",
         f"{pair_name(teacher, panel)} ({teacher.model})",
     )
     return verdict(claim, values, f"{small_name} against the {big_name} itself")
@@ -320,7 +319,3 @@ def _parameters(groups: Sequence[Group]) -> int | None:
 
 def _weighs_worst(objective: str | None) -> bool:
     return objective is not None and Objective.parse(objective).needs_multipliers
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 
 from robustdistill.experiments.select import Estimate, Group, lowest
-from robustdistill.report.panels import Panel, pair_name, percent, plus_minus, worst_name
+from robustdistill.report.numbers import percent, plus_minus, signed
+from robustdistill.report.panels import Panel, pair_name, worst_name
 
 # A difference counts as clear beyond this many standard errors of it.
 CLEAR = 2.0
@@ -68,7 +69,7 @@ def _how_sure(panel: Panel, gain: float, noise: float | None, base_n: int, other
     counts = f"{base_n} repeats each" if base_n == other_n else f"{base_n} and {other_n} repeats"
     verdict = "more" if abs(gain) > CLEAR * noise else "not more"
     return (
-        f"These are means of {counts}. The difference in the {_worst(panel)} is {_signed(gain)} points with a standard "
+        f"These are means of {counts}. The difference in the {_worst(panel)} is {signed(gain)} points with a standard "
         f"error of {percent(noise)}, so {verdict} than {CLEAR:g} standard errors."
     )
 
@@ -77,7 +78,7 @@ def _cost(panel: Panel, base: Group, other: Group, base_name: str, other_name: s
     before, after = panel.estimate(base, "balanced"), panel.estimate(other, "balanced")
     if before is None or after is None:
         return ""
-    change = _signed(after.mean - before.mean)
+    change = signed(after.mean - before.mean)
     return (
         f"Balanced accuracy, the mean over classes, is {plus_minus(before)} % for {base_name} and "
         f"{plus_minus(after)} % for {other_name} ({change} points)."
@@ -130,7 +131,3 @@ def _worst(panel: Panel) -> str:
 def _unbroken(text: str) -> str:
     """Keeps "12 %" and "71 ± 2" on one line."""
     return text.replace(" %", "\u00a0%").replace(" ± ", "\u00a0±\u00a0")
-
-
-def _signed(difference: float) -> str:
-    return f"{100 * difference:+.1f}".replace("-", "−")

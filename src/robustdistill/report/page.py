@@ -17,7 +17,8 @@ from robustdistill.experiments.journal import Record, scan
 from robustdistill.experiments.select import choose
 from robustdistill.report import claims, tables
 from robustdistill.report.intervals import DRAWS
-from robustdistill.report.panels import Panel, panels, percent
+from robustdistill.report.numbers import percent
+from robustdistill.report.panels import Panel, panels
 from robustdistill.report.sections import BOOTSTRAPPED, Section, merged, section
 from robustdistill.report.sections import embedded as embedded
 

@@ -216,19 +216,6 @@ def worst_name(panel: Panel) -> str:
     return metric_name(panel.worst)
 
 
-def percent(fraction: float | None, digits: int = 1) -> str:
-    """A fraction in [0, 1] in percent and without the sign; an undefined one as a dash."""
-    return "–" if fraction is None or fraction != fraction else f"{100 * fraction:.{digits}f}"
-
-
-def plus_minus(estimate: Estimate | None, digits: int = 1) -> str:
-    """ "71.2 ± 0.9" in percent; without ± for a single repeat."""
-    if estimate is None:
-        return "–"
-    error = "" if estimate.error is None else f" ± {percent(estimate.error, digits)}"
-    return percent(estimate.mean, digits) + error
-
-
 def _order(group: Group) -> tuple[Any, ...]:
     teacher, own = objective_order(group.teacher_objective or "~"), objective_order(group.objective)
     labels = LABEL_ORDER.get(group.validation_labels, len(LABEL_ORDER))

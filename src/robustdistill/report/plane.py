@@ -17,7 +17,8 @@ from robustdistill.experiments.select import Group
 from robustdistill.report import style
 from robustdistill.report.fronts import Family, Point, families, is_teacher
 from robustdistill.report.marks import FRONT_STYLES, kind_markers, marker_name, objective_colours
-from robustdistill.report.panels import Panel, objective_name, pair_name, plus_minus, row_name, worst_name
+from robustdistill.report.numbers import plus_minus
+from robustdistill.report.panels import Panel, objective_name, pair_name, row_name, worst_name
 
 # In units of the drawing, which is as wide as its place on the page.
 _WIDTH, _HEIGHT = 720, 470

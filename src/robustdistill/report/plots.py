@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from robustdistill import pages
 from robustdistill.experiments.journal import history
@@ -29,6 +29,7 @@ from robustdistill.files import replacing
 from robustdistill.report.fronts import families, is_teacher
 from robustdistill.report.marks import FRONT_STYLES, kind_markers, marker_name, objective_colours
 from robustdistill.report.means import FloatArray, compared, mean_multipliers, mean_recall, unit_order
+from robustdistill.report.numbers import capital
 from robustdistill.report.panels import Panel, objective_name, pair_name, row_name, worst_name
 from robustdistill.report.style import (
     BLUE,
@@ -42,6 +43,7 @@ from robustdistill.report.style import (
     SKY,
     STYLE,
     VERMILLION,
+    percent_axis,
     styled,
 )
 
@@ -98,10 +100,10 @@ def plane(panel: Panel) -> Figure | None:
             zorder=2 if teacher else 3,
         )
     axes.set_xlabel(f"Balanced accuracy on {panel.split_name}")
-    axes.set_ylabel(f"{_capital(worst_name(panel))} on {panel.split_name}")
+    axes.set_ylabel(f"{capital(worst_name(panel))} on {panel.split_name}")
     axes.margins(0.08)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(_percent_axis())
+        axis.set_major_formatter(percent_axis())
     by_marker = [_marker(marker, marker_name(kind), INK) for kind, marker in markers.items()]
     if panel.teachers:
         by_marker.insert(0, _marker("s", "teacher itself", INK, hollow=True))
@@ -154,16 +156,16 @@ def recalls(panel: Panel) -> Figure | None:
             np.arange(classes), ticks, rotation=60 if crowded else 0, ha="right" if crowded else "center", fontsize=8
         )
         axes.grid(False, axis="x")
-        axes.set_xlabel(f"{_capital(panel.unit)}, and its number of training examples")
+        axes.set_xlabel(f"{capital(panel.unit)}, and its number of training examples")
     else:
         ordered, colours = [value[order] for value in values], [colour for _, colour in shown]
-        _many(axes, _capital(panel.unit), ordered, colours, labels, counts[order])
+        _many(axes, capital(panel.unit), ordered, colours, labels, counts[order])
     for (_, colour), value in zip(shown, values, strict=True):
         if np.isfinite(value).all():
             axes.axhline(float(value.min()), color=colour, linewidth=1, linestyle=(0, (2, 2)), zorder=0.5)
     axes.set_ylim(0, 1.0)
     axes.set_ylabel(f"{'Recall' if panel.unit == 'class' else 'Accuracy'} on {panel.split_name}")
-    axes.yaxis.set_major_formatter(_percent_axis())
+    axes.yaxis.set_major_formatter(percent_axis())
     figure.legend(loc="outside upper left", ncols=1)
     return figure
 
@@ -280,7 +282,7 @@ def curves(panel: Panel) -> Figure | None:
         axes.set_ylim(0, 1)
         axes.margins(x=0.01)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.yaxis.set_major_formatter(_percent_axis())
+        axes.yaxis.set_major_formatter(percent_axis())
     figure.legend(loc="outside lower left", ncols=1 if len(shown) < 3 else 2)
     return figure
 
@@ -356,11 +358,3 @@ def _label(text: str, longest: int = 14) -> str:
 
 def _wrapped(text: str) -> str:
     return text.replace(" (", "\n(", 1)
-
-
-def _percent_axis() -> FuncFormatter:
-    return FuncFormatter(lambda value, _: f"{100 * value:.4g} %")
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -21,7 +21,8 @@ from robustdistill.report.claims import Ledger
 from robustdistill.report.commands import Reproduction, reproduction
 from robustdistill.report.findings import Finding, finding
 from robustdistill.report.intervals import Interval, group_interval, over_repeats, paired_groups
-from robustdistill.report.panels import Panel, pair_name, percent, plus_minus, worst_name
+from robustdistill.report.numbers import percent, plus_minus, signed
+from robustdistill.report.panels import Panel, pair_name, worst_name
 
 # An SVG heavier than this is embedded as a picture where that is smaller.
 _HEAVY = 250_000
@@ -302,7 +303,7 @@ def _paired(panel: Panel, compared: list[Group]) -> str:
         for metric, name in ((panel.worst, worst_name(panel)), ("balanced", "balanced accuracy"))
     ]
     known = [
-        f"{name} {_signed(interval.value)} points [{_signed(interval.low)}, {_signed(interval.high)}]"
+        f"{name} {signed(interval.value)} points [{signed(interval.low)}, {signed(interval.high)}]"
         for name, interval in found
         if interval is not None and interval.low is not None and interval.high is not None
     ]
@@ -316,10 +317,6 @@ def _paired(panel: Panel, compared: list[Group]) -> str:
         f"{what} on the same {panel.split_name} examples, 95 % paired bootstrap over the examples, "
         f"n = {n}: {'; '.join(known)}."
     )
-
-
-def _signed(value: float) -> str:
-    return f"{100 * value:+.1f}".replace("-", "−")
 
 
 def _temperatures(targets: float | None, validation: float | None) -> str:

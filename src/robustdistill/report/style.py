@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import matplotlib
+from matplotlib.ticker import FuncFormatter
 
 DrawT = TypeVar("DrawT", bound=Callable[..., Any])
 
@@ -50,3 +51,8 @@ STYLE: Any = {
 def styled(draw: DrawT) -> DrawT:
     """Draws in this style whatever the caller's matplotlib is set to, and leaves that as it was."""
     return matplotlib.rc_context(STYLE)(draw)
+
+
+def percent_axis() -> FuncFormatter:
+    """Labels of an axis of fractions: 0.25 as "25 %"."""
+    return FuncFormatter(lambda value, _: f"{100 * value:.4g} %")

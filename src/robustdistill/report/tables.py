@@ -17,6 +17,7 @@ from rich.text import Text
 from robustdistill.experiments.journal import Record
 from robustdistill.experiments.select import Estimate, Group, choose
 from robustdistill.report.escaping import latex_text, markdown_text, spreadsheet
+from robustdistill.report.numbers import plus_minus
 from robustdistill.report.panels import (
     LABEL_ORDER,
     Panel,
@@ -24,7 +25,6 @@ from robustdistill.report.panels import (
     objective_name,
     objective_order,
     panels,
-    plus_minus,
     row_name,
     worst_name,
 )

@@ -10,13 +10,13 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
 
 from robustdistill.experiments.paper import texts
 from robustdistill.experiments.paper.compare import half_width
 from robustdistill.experiments.paper.results import CellResult, FigureResult, Point, TableResult
 from robustdistill.experiments.select import metric_name
-from robustdistill.report.style import GRID, INK, MUTED, OBJECTIVES, PAPER, SPARE, styled
+from robustdistill.report.numbers import capital
+from robustdistill.report.style import GRID, INK, MUTED, OBJECTIVES, PAPER, SPARE, percent_axis, styled
 
 _COLOURS = {"": INK, **OBJECTIVES}
 _MARKERS = "oD^vPX<>ph*d8H"
@@ -40,8 +40,8 @@ def beside(result: TableResult, student: str) -> Figure:
     axes.grid(False, axis="y")
     for row in range(1, len(layout.rows)):
         axes.axhline(row - 0.5, color=GRID, linewidth=0.7)
-    axes.set_xlabel(_capital(f"{metric_name(result.plan.setup.worst)} on test"))
-    axes.xaxis.set_major_formatter(_percent())
+    axes.set_xlabel(capital(f"{metric_name(result.plan.setup.worst)} on test"))
+    axes.xaxis.set_major_formatter(percent_axis())
     handles = [_key("o", f"{name} teacher", _COLOURS[name]) for name in layout.columns if name]
     if any(found.worst.comparable and found.worst.printed for found in panel):
         handles += [_key("o", "here", INK), _key("D", "paper", INK, hollow=True)]
@@ -82,8 +82,8 @@ def trade_off(result: FigureResult) -> Figure:
     axes.set_xlabel("Standard accuracy on the test half")
     axes.set_ylabel("Worst-class accuracy on the test half")
     axes.margins(0.07)
-    axes.xaxis.set_major_formatter(_percent())
-    axes.yaxis.set_major_formatter(_percent())
+    axes.xaxis.set_major_formatter(percent_axis())
+    axes.yaxis.set_major_formatter(percent_axis())
     by_colour = [_key("o", texts.objective_name(name), colour) for name, colour in colours.items()]
     by_marker = [_key(marker, texts.objective_name(name), INK) for name, marker in markers.items()]
     kinds = [_key("s", "teacher itself", INK, hollow=True), Line2D([], [], label="teachers’ trade-off", **line)]
@@ -121,11 +121,3 @@ def _key(marker: str, label: str, colour: str, hollow: bool = False) -> Line2D:
     return Line2D(
         [], [], marker=marker, color=colour, markerfacecolor=face, linestyle="none", markersize=6, label=label
     )
-
-
-def _percent() -> FuncFormatter:
-    return FuncFormatter(lambda value, _: f"{100 * value:.4g} %")
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -18,6 +18,7 @@ from robustdistill.experiments.paper.plan import counts
 from robustdistill.experiments.paper.results import FigureResult, TableResult
 from robustdistill.experiments.select import metric_name
 from robustdistill.report import plots
+from robustdistill.report.numbers import capital
 from robustdistill.report.page import ExtraSection, write_records
 from robustdistill.report.sections import embedded
 
@@ -147,7 +148,7 @@ def _pictures(result: TableResult | FigureResult, out: Path) -> list[Picture]:
             (
                 f"{result.plan.layout.name}-{student}",
                 drawing.beside(result, student),
-                _capital(f"{metric_name(result.plan.setup.worst)} of every cell"),
+                capital(f"{metric_name(result.plan.setup.worst)} of every cell"),
                 f"{writers.caption(result.plan, student)}. Bars are 95 % intervals (Student’s t).",
             )
             for student in result.plan.layout.students
@@ -174,7 +175,3 @@ def _environment_of(records: Sequence[Record]) -> dict[str, str]:
             if value is not None and key != "date":
                 found.setdefault(key, {})[str(value)] = None
     return {key: ", ".join(values) for key, values in found.items()}
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

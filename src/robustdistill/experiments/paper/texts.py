@@ -8,25 +8,20 @@ from robustdistill.experiments.paper.results import CellResult, FigureResult, Po
 from robustdistill.experiments.paper.scales import Setup
 from robustdistill.experiments.select import Estimate, metric_name
 from robustdistill.objectives import Objective
+from robustdistill.report import numbers
 
 Result = TableResult | FigureResult
-
-
-def percent(fraction: float | None, digits: int = 2) -> str:
-    """In percent, without the sign, with as many decimals as the paper prints; a dash for what is not known."""
-    return "–" if fraction is None or fraction != fraction else f"{100 * fraction:.{digits}f}"
+DIGITS = 2  # decimals of a percentage, as many as the paper prints
 
 
 def plus_minus(found: Estimate | None) -> str:
     """ "71.23 ± 0.44"; without ± for a single repeat."""
-    if found is None:
-        return "–"
-    return percent(found.mean) + ("" if found.error is None else f" ± {percent(found.error)}")
+    return numbers.plus_minus(found, DIGITS)
 
 
 def signed(fraction: float | None) -> str:
     """ "+1.20" or "−4.36" points."""
-    return "–" if fraction is None or fraction != fraction else f"{100 * fraction:+.2f}".replace("-", "−")
+    return numbers.signed(fraction, DIGITS)
 
 
 def overlap(found: CellResult) -> str:
