@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from robustdistill.environment import environment
+from robustdistill.environment import cores, environment
 from robustdistill.files import plain, replacing, write_json
 
 
@@ -60,3 +60,13 @@ def test_environment_is_plain() -> None:
     assert json.loads(json.dumps(about)) == about
     assert about.keys() >= {"robustdistill", "torch", "python", "processor", "cores", "device", "git", "date"}
     assert about["device"] == "cpu"
+
+
+def test_cores_are_counted_where_the_system_does_not_say_which_are_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {3}, raising=False)
+    assert cores() == 1
+    monkeypatch.delattr("os.sched_getaffinity")  # macOS has none
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    assert cores() == 6
+    monkeypatch.setattr("os.cpu_count", lambda: None)
+    assert cores() == 1

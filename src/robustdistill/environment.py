@@ -32,6 +32,11 @@ def environment(device: str = "cpu") -> dict[str, Any]:
     }
 
 
+def cores() -> int:
+    """How many cores this process may use; those of the machine where the system does not say, as on macOS."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @cache
 def _processor() -> str:
     """The processor's name, which `platform` does not give on Linux."""

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from robustdistill.archives import DAMAGED, read_member
 from robustdistill.data.pictures import CLEAN_VIEW, centre_crop, decode, random_resized_crop
 from robustdistill.data.splits import Examples, IntArray
+from robustdistill.environment import cores
 from robustdistill.errors import InputError
 
 if TYPE_CHECKING:
@@ -229,7 +230,7 @@ class EncodedPictures:
             InputError: as `pixels`.
         """
         out = np.empty(self.shape, dtype=np.uint8)
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # Pillow decodes without holding the GIL
+        with ThreadPoolExecutor(cores()) as pool:  # Pillow decodes without holding the GIL
             for start in range(0, len(self), _CHUNK):
                 read = self.store.read(self.rows[start : start + _CHUNK])
                 for index, picture in enumerate(pool.map(self._clean, read)):

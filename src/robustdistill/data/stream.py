@@ -20,7 +20,7 @@ from robustdistill.data.batches import Batch, DeviceExamples, epoch_order, share
 from robustdistill.data.encoded import EncodedExamples, EncodedPictures
 from robustdistill.data.pictures import CLEAN_VIEW
 from robustdistill.data.splits import Examples, IntArray
-from robustdistill.environment import RUNS_HERE
+from robustdistill.environment import RUNS_HERE, cores
 from robustdistill.errors import InputError
 
 VIEWS = 2**62  # more than anybody sees: a view is the seed of its crop
@@ -56,7 +56,7 @@ def default_workers() -> int:
     """Decoding processes for each process that trains here: its share of the cores, at least 1 and at most 16."""
     told = (os.environ.get(name, "") for name in _TOLD)
     here = max((int(number) for number in told if number.isdigit()), default=1)
-    return max(1, min(16, len(os.sched_getaffinity(0)) // max(1, here)))
+    return max(1, min(16, cores() // max(1, here)))
 
 
 class PictureDataset(Dataset[Tensor]):

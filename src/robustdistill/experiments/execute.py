@@ -8,13 +8,13 @@ is waited for. `tasks` says what there is to do, `worker` does it, and here is i
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from robustdistill.environment import cores
 from robustdistill.experiments.executors import Died, Executor, gpus
 from robustdistill.experiments.grid import Job
 from robustdistill.experiments.tasks import FAILED, Bundle, Outcome, Task, failure, finished, record_failure, tasks
@@ -181,8 +181,7 @@ def default_workers(threads: int = 1, replicas: int = 1) -> int:
     """
     if replicas > 1:
         return max(1, len(gpus()))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // threads)
+    return max(1, cores() // threads)
 
 
 def seconds_left(jobs: Iterable[Job], done: Iterable[Outcome], workers: int) -> float | None:
