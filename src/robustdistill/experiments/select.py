@@ -18,6 +18,7 @@ from typing import Any, Literal
 from robustdistill.errors import InputError
 from robustdistill.experiments.journal import Record, SplitMetrics
 from robustdistill.objectives import Objective
+from robustdistill.training.spec import flat
 
 Split = Literal["val", "test"]
 Temperatures = tuple[float | None, float | None]
@@ -244,7 +245,7 @@ def _settings(records: list[Record]) -> list[dict[str, Any]]:
     A student's spec names its teacher by hash, which changes with the teacher's seed. Where every teacher's record is
     at hand, the teacher's own settings stand in for it: students of teachers trained differently are apart.
     """
-    own = [_flat(record.spec.model_dump(mode="json")) for record in records]
+    own = [flat(record.spec.model_dump(mode="json")) for record in records]
     of_hash = {record.hash: setting for record, setting in zip(records, own, strict=True)}
     students = [record for record in records if record.spec.distillation is not None]
     known = all(record.spec.distillation.teacher in of_hash for record in students if record.spec.distillation)
@@ -260,16 +261,6 @@ def _settings(records: list[Record]) -> list[dict[str, Any]]:
                 if key.startswith("recipe.") or key in ("method", "groups")
             }
         result.append(shared)
-    return result
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            result |= _flat(value, f"{prefix}{key}.")
-        else:
-            result[prefix + key] = value
     return result
 
 

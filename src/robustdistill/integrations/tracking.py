@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robustdistill.errors import InputError, unknown
+from robustdistill.training.spec import flat
 
 if TYPE_CHECKING:
     from robustdistill.training.run import Run
@@ -110,7 +111,7 @@ def tracked(
         class_names: C names.
         main: whether this process speaks.
     """
-    live = trackers.start(spec.hash, _flat({"hash": spec.hash, **spec.model_dump(mode="json")})) if main else []
+    live = trackers.start(spec.hash, _plain({"hash": spec.hash, **spec.model_dump(mode="json")})) if main else []
 
     def attempt(tracker: Any, action: Callable[[], None]) -> None:
         try:
@@ -162,12 +163,7 @@ def scalars(record: Mapping[str, Any], class_names: Sequence[str], *, per_class:
     return {tag: float(value) for tag, value in values.items() if value is not None and math.isfinite(value)}
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """Nested settings as "recipe.epochs"; lists as text, nulls left out: trackers take plain values only."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{name}.")
-        elif value is not None:
-            found[f"{prefix}{name}"] = value if isinstance(value, bool | int | float | str) else str(value)
-    return found
+    known = {name: value for name, value in flat(values).items() if value is not None}
+    return {name: value if isinstance(value, bool | int | float | str) else str(value) for name, value in known.items()}

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from robustdistill.experiments.select import Estimate, Group, lowest
-from robustdistill.report.numbers import percent, plus_minus, signed
+from robustdistill.report.numbers import capital, percent, plus_minus, signed
 from robustdistill.report.panels import Panel, pair_name, worst_name
 
 # A difference counts as clear beyond this many standard errors of it.
@@ -43,7 +43,7 @@ def _comparison(panel: Panel, base: tuple[Group, str, Estimate], other: tuple[Gr
     gain = after.mean - before.mean
     digits = 1 if abs(gain) < 0.02 else 0
     low, high = percent(before.mean, digits), percent(after.mean, digits)
-    subject, its = f"{base_name[0].upper()}{base_name[1:]}", f"its {_worst(panel)} right"
+    subject, its = capital(base_name), f"its {_worst(panel)} right"
     noise = _noise(before, after)
     if gain == 0 or (noise is not None and abs(gain) <= CLEAR * noise):
         headline = f"No clear difference: {base_name} gets {its} {low} % of the time, {other_name} {high} %."
@@ -89,7 +89,7 @@ def _identity(panel: Panel, group: Group, name: str) -> str:
     if group.role == "teacher":
         return ""
     temperature = f", temperature {group.temperature:g}" if group.temperature is not None else ""
-    return f"{name[0].upper()}{name[1:]}, picked on validation: {pair_name(group, panel)}{temperature}."
+    return f"{capital(name)}, picked on validation: {pair_name(group, panel)}{temperature}."
 
 
 def _highest(panel: Panel, shown: Group) -> str:
@@ -109,7 +109,7 @@ def _alone(panel: Panel) -> Finding:
         if value is not None and not math.isnan(value.mean):
             name = pair_name(group, panel)
             return Finding(
-                f"{name[0].upper()}{name[1:]} gets its {_worst(panel)} right {percent(value.mean, 0)} % of the time.",
+                f"{capital(name)} gets its {_worst(panel)} right {percent(value.mean, 0)} % of the time.",
                 ("There is nothing to compare it with yet.",),
             )
     unit = panel.unit

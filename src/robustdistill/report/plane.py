@@ -17,7 +17,7 @@ from robustdistill.experiments.select import Group
 from robustdistill.report import style
 from robustdistill.report.fronts import Family, Point, families, is_teacher
 from robustdistill.report.marks import FRONT_STYLES, kind_markers, marker_name, objective_colours
-from robustdistill.report.numbers import plus_minus
+from robustdistill.report.numbers import capital, plus_minus
 from robustdistill.report.panels import Panel, objective_name, pair_name, row_name, worst_name
 
 # In units of the drawing, which is as wide as its place on the page.
@@ -70,7 +70,7 @@ def words(panel: Panel, group: Group) -> str:
     name = pair_name(group, panel)
     return "; ".join(
         (
-            name[:1].upper() + name[1:],
+            capital(name),
             f"{worst_name(panel)} {plus_minus(panel.estimate(group))} %",
             f"balanced accuracy {plus_minus(panel.estimate(group, 'balanced'))} %",
             f"{temperature}n = {len(group.metrics(panel.split))}",
@@ -117,7 +117,7 @@ def _grid(panel: Panel, x_axis: _Axis, y_axis: _Axis) -> Markup:
     below = f'x="{(left + right) / 2}" y="{_HEIGHT - 8}" text-anchor="middle"'
     parts.append(f"<text {below}>Balanced accuracy, {panel.split_name}</text>")
     # Level and above the axis: a turned title would lie on the ticks of a phone, whose letters are larger.
-    parts.append(f'<text x="4" y="22">{worst[:1].upper()}{worst[1:]}, {panel.split_name}</text>')
+    parts.append(f'<text x="4" y="22">{capital(worst)}, {panel.split_name}</text>')
     return Markup('<g aria-hidden="true">{}</g>').format(Markup("".join(parts)))
 
 

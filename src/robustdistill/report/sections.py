@@ -21,7 +21,7 @@ from robustdistill.report.claims import Ledger
 from robustdistill.report.commands import Reproduction, reproduction
 from robustdistill.report.findings import Finding, finding
 from robustdistill.report.intervals import Interval, group_interval, over_repeats, paired_groups
-from robustdistill.report.numbers import percent, plus_minus, signed
+from robustdistill.report.numbers import capital, percent, plus_minus, signed
 from robustdistill.report.panels import Panel, pair_name, worst_name
 
 # An SVG heavier than this is embedded as a picture where that is smaller.
@@ -178,7 +178,7 @@ def _words(name: str, panel: Panel, table: tables.ResultTable) -> tuple[str, str
     unit, units = panel.unit, {"class": "classes", "group": "groups"}[panel.unit]
     words: dict[str, Callable[[], tuple[str, str, str]]] = {
         "plane": lambda: (
-            f"{worst[0].upper()}{worst[1:]} against balanced accuracy",
+            f"{capital(worst)} against balanced accuracy",
             f"Up is better for the weakest {unit}, right is better on average over classes. Each point is a mean over "
             "repeats and the bars are standard errors. A line joins, in each family, the points that no other of the "
             "family beats on both. Point at one, tap it, or go there with Tab and the arrow keys, to see its runs.",

@@ -17,7 +17,7 @@ from rich.text import Text
 from robustdistill.experiments.journal import Record
 from robustdistill.experiments.select import Estimate, Group, choose
 from robustdistill.report.escaping import latex_text, markdown_text, spreadsheet
-from robustdistill.report.numbers import plus_minus
+from robustdistill.report.numbers import capital, plus_minus
 from robustdistill.report.panels import (
     LABEL_ORDER,
     Panel,
@@ -258,7 +258,7 @@ def _row_order(group: Group, panel: Panel) -> tuple[Any, ...]:
 def _notes(panel: Panel, counts: Sequence[int], cells: Sequence[Cell]) -> tuple[str, ...]:
     worst = worst_name(panel)
     notes = [
-        f"{worst[0].upper()}{worst[1:]} on {panel.split_name} in percent; below it, in parentheses, balanced accuracy. "
+        f"{capital(worst)} on {panel.split_name} in percent; below it, in parentheses, balanced accuracy. "
         + ("Best in bold." if any(cell.best for cell in cells) else "")
     ]
     if panel.split == "val":

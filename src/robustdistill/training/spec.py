@@ -133,13 +133,14 @@ def differences(old: RunSpec | Mapping[str, Any], new: RunSpec | Mapping[str, An
     Empty where they agree.
     """
     dumped = [one.model_dump(mode="json") if isinstance(one, RunSpec) else one for one in (old, new)]
-    before, after = (_flat(values) for values in dumped)
+    before, after = (flat(values) for values in dumped)
     names = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
     return ", ".join(f"{name} {before.get(name)} -> {after.get(name)}" for name in names)
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings under one name each: {"recipe": {"epochs": 3}} -> {"recipe.epochs": 3}."""
+    found: dict[str, Any] = {}
     for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return flat
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return found
