@@ -20,6 +20,7 @@ from robustdistill.exporting.latency import Cost, Subject, Timing, measure
 from robustdistill.exporting.markup import block, code, escaped, front_matter, table
 from robustdistill.exporting.snippets import onnx_snippet
 from robustdistill.metrics import Scores
+from robustdistill.shown import in_line
 from robustdistill.training.run import Run
 
 HOSTILE = (
@@ -131,7 +132,7 @@ def test_a_user_s_words_are_shown_as_they_are(run: Run, facts: Facts, name: str)
     hostile = facts.model_copy(update={"class_names": names, "data": name, "model": f"m:{name}"})
     card = model_card(run, hostile, measured(data=name, files=[f"{name}.onnx"]), name=name, license=name)
     fields = head(card)
-    shown = _printable(name)
+    shown = _visible(name)
     assert (fields["license"], fields["model-index"][0]["name"]) == (shown, shown)
     body = card.split("\n---\n", 1)[1]
     tokens = RENDER.parse(body)
@@ -150,8 +151,8 @@ def test_a_user_s_words_are_shown_as_they_are(run: Run, facts: Facts, name: str)
     compile(fence.content, "card", "exec")
 
 
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else " " for character in text).strip()
+def _visible(text: str) -> str:
+    return in_line(text).strip()
 
 
 def _text(token: Any) -> str:
@@ -160,7 +161,7 @@ def _text(token: Any) -> str:
 
 @given(st.text())
 def test_text_renders_as_itself(text: str) -> None:
-    shown = _printable(text)
+    shown = _visible(text)
     (inline,) = [token for token in RENDER.parse(f"x {escaped(text)} x") if token.type == "inline"]
     assert " ".join(_text(inline).split()) == " ".join(f"x {shown} x".split())
     rendered = RENDER.parse(table(["h"], [[text]], "l"))
@@ -169,7 +170,7 @@ def test_text_renders_as_itself(text: str) -> None:
 
 @given(st.text(alphabet="`ab \n", min_size=1))
 def test_code_renders_as_itself(text: str) -> None:
-    shown = text.replace("\n", " ").strip()
+    shown = _visible(text)
     if shown:
         (inline,) = [token for token in RENDER.parse(f"x {code(text)} x") if token.type == "inline"]
         assert [child.content for child in inline.children if child.type == "code_inline"] == [shown]
@@ -181,7 +182,7 @@ def test_code_renders_as_itself(text: str) -> None:
 def test_front_matter_is_yaml(key: str, value: str) -> None:
     text = front_matter({key: [value]})
     assert text.count("\n") == 3
-    assert yaml.safe_load(text.removeprefix("---\n").removesuffix("---")) == {_printable(key): [_printable(value)]}
+    assert yaml.safe_load(text.removeprefix("---\n").removesuffix("---")) == {_visible(key): [_visible(value)]}
 
 
 def test_costs_are_compared_engine_by_engine(run: Run, facts: Facts) -> None:

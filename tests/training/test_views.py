@@ -4,7 +4,6 @@ import json
 import logging
 import multiprocessing
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,6 @@ from robustdistill.training.run import Run
 from robustdistill.training.spec import RunSpec, differences
 from robustdistill.training.views import Dense, Top, ask_in_blocks, open_views
 from training.problems import assert_same_run, picture_splits, pictures, short
-
-Ask = Callable[[Tensor], Tensor]
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from robustdistill.shown import in_line
+
 
 class Verbatim(str):
     """Markdown that is meant as such."""
@@ -60,8 +62,8 @@ def _one_lined(value: Any) -> Any:
 
 
 def _one_line(text: str) -> str:
-    """Without line breaks, control characters and those that reverse the direction of what follows."""
-    return "".join(character if character.isprintable() else " " for character in text).strip()
+    """What cannot be seen is named, line breaks among it: two names that differ in it differ on the card."""
+    return in_line(text).strip()
 
 
 def _longest_run(text: str) -> int:
