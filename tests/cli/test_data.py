@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -64,6 +66,32 @@ def test_problems_are_an_exit_code(tmp_path):
     assert "12 each" in text
     with pytest.raises(InputError, match="expected the published md5"):
         run(*arguments)
+
+
+def test_a_table_is_checked_by_the_columns_that_training_takes(tmp_path):
+    path, names = tmp_path / "birds.parquet", ["[bold]land", "water"]
+    columns = {
+        "song": np.arange(80.0),
+        "kind": ["gull", "wren"] * 40,
+        "ground": [names[row % 4 == 0] for row in range(80)],
+    }
+    pd.DataFrame(columns).to_parquet(path)
+    arguments = ("check", f"parquet:{path}", "--label-column", "kind")
+    with pytest.raises(InputError, match="name the image_column= or group_column="):
+        run(*arguments)
+    text = run(*arguments, "--group-column", "ground", "--val", "0.5")
+    assert "groups of train: 18 '[bold]land', 6 'water'" in text
+    assert "all is as it should be" in text
+    found = json.loads(run(*arguments, "--group-column", "ground", "--json"))
+    assert found["splits"]["train"]["group_sizes"] == {"[bold]land": 36, "water": 12}
+
+
+def test_a_group_that_a_part_lacks_is_a_problem(tmp_path):
+    path = tmp_path / "birds.parquet"
+    ground = ["sea"] + ["land"] * 79
+    pd.DataFrame({"song": np.arange(80.0), "label": ["gull", "wren"] * 40, "ground": ground}).to_parquet(path)
+    text = run("check", f"parquet:{path}", "--group-column", "ground", code=1)
+    assert "has no example of 1 groups: 'sea'" in text
 
 
 @pytest.mark.parametrize(("name", "file"), [("folder:/my/birds", "birds"), ("npz:a.npz", "a"), ("hub:me/set", "set")])

@@ -11,7 +11,7 @@ from rich.box import SIMPLE
 from rich.markup import escape
 from rich.table import Table
 
-from robustdistill.cli.options import AsJson, Crops, ImageSize, Lists, NoVerify, Ratio, Root
+from robustdistill.cli.options import AsJson, DataOptions, Root, grouped
 from robustdistill.cli.output import out_console, say
 
 if TYPE_CHECKING:
@@ -46,18 +46,13 @@ def list_(root: Root = None, as_json: AsJson = False) -> None:
 
 
 @app.command(epilog="Example: `robustdistill data check digits-lt`")
+@grouped
 def check(
+    *,
     name: Annotated[
         str, typer.Argument(help="A name of `data list`, or npz:FILE, folder:DIR, parquet:PATH, hub:NAME.")
     ] = "digits-lt",
-    root: Root = None,
-    split_seed: Annotated[int, typer.Option(help="Seed that splits the held-out part into validation and test.")] = 0,
-    subset_seed: Annotated[int, typer.Option(help="Seed that draws the long-tailed subset.")] = 0,
-    ratio: Ratio = None,
-    image_size: ImageSize = None,
-    crops: Crops = None,
-    lists: Lists = None,
-    no_verify: NoVerify = False,
+    loading: DataOptions,
     out: Annotated[
         Path | None, typer.Option(help="Contact sheet to write (PNG).", show_default="runs/data/NAME.png")
     ] = None,
@@ -70,18 +65,7 @@ def check(
     from robustdistill.data import inspect
 
     sheet = out or Path("runs/data") / f"{_file_name(name)}.png"
-    found = inspect.check(
-        name,
-        root,
-        sheet,
-        split_seed=split_seed,
-        subset_seed=subset_seed,
-        verify=not no_verify,
-        image_size=image_size,
-        crops=crops,
-        lists=lists,
-        **({} if ratio is None else {"ratio": ratio}),
-    )
+    found = inspect.check(name, out=sheet, **loading.chosen())
     if as_json:
         print(json.dumps(found.as_dict()))
     else:
@@ -126,6 +110,9 @@ def _print_checked(found: Checked) -> None:
         say(False, f"models see them at {'x'.join(map(str, found.resize))}: batches are resized on the device")
     say(False, f"class sizes of train, first to last class: {_sizes(list(found.splits['train'].class_sizes.values()))}")
     for split, facts in found.splits.items():
+        if facts.group_sizes:
+            say(False, f"groups of {split}: {_named_sizes(facts.group_sizes)}")
+    for split, facts in found.splits.items():
         say(False, f"{split}: subset {facts.subset}, fingerprint {facts.fingerprint}")
     say(False, f"validation and test {'share no example' if found.disjoint else 'SHARE EXAMPLES'}")
     for pair, count in (found.repeated or {}).items():
@@ -146,6 +133,13 @@ def _sizes(sizes: list[int]) -> str:
     if len(sizes) <= 20:
         return " ".join(map(str, sizes))
     return f"{' '.join(map(str, sizes[:10]))} ... {' '.join(map(str, sizes[-10:]))}"
+
+
+def _named_sizes(sizes: dict[str, int], most: int = 10) -> str:
+    """The largest ones, and how many more there are."""
+    ordered = sorted(sizes.items(), key=lambda item: -item[1])
+    more = f" and {len(ordered) - most} more" if len(ordered) > most else ""
+    return ", ".join(f"{size:,} {name!r}" for name, size in ordered[:most]) + more
 
 
 def _shape(found: Checked) -> str:

@@ -49,12 +49,16 @@ class Listed:
 
 @dataclass(frozen=True)
 class SplitFacts:
-    """One split: its size, the size of each class, and the hashes that runs record."""
+    """One split: its size, the size of each class and of each group, and the hashes that runs record.
+
+    `group_sizes` is empty where there is no group column, `class_sizes` where there are no labels.
+    """
 
     examples: int
     class_sizes: dict[str, int]
     subset: str
     fingerprint: str
+    group_sizes: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,11 @@ def _facts(part: Examples) -> SplitFacts:
     sizes = {}
     if part.labels is not None:
         sizes = dict(zip(part.class_names, part.class_counts.tolist(), strict=True))
-    return SplitFacts(len(part), sizes, subset_hash(part.ids), part.fingerprint)
+    groups = {}
+    if part.groups is not None:
+        counts = np.bincount(part.groups, minlength=len(part.group_names))
+        groups = dict(zip(part.group_names, counts.tolist(), strict=True))
+    return SplitFacts(len(part), sizes, subset_hash(part.ids), part.fingerprint, groups)
 
 
 def _disjoint(val: Examples, test: Examples) -> bool:
@@ -172,6 +180,9 @@ def _problems(name: str, data: Splits, disjoint: bool, *, usual: bool) -> list[s
             names = ", ".join(repr(part.class_names[j]) for j in missing[:5])
             if missing:
                 problems.append(f"{part.name} has no example of {len(missing)} classes: {names}")
+        empty = [name for name, size in _facts(part).group_sizes.items() if size == 0]
+        if empty:
+            problems.append(f"{part.name} has no example of {len(empty)} groups: {', '.join(map(repr, empty[:5]))}")
     entry = CATALOG.get(name)
     if entry is None:
         return problems
