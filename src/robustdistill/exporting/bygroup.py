@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 
+from robustdistill.errors import InputError
 from robustdistill.exporting.markup import Verbatim, code
 from robustdistill.metrics import Scores
 from robustdistill.training.run import Run
@@ -20,8 +23,14 @@ def all_groups(run: Run, found: Scores) -> Scores:
     Args:
         run: over groups.
         found: of those groups that occur, which `class_names` names.
+
+    Raises:
+        InputError: two groups have one name, such as class "a" at "b / c" and class "a / b" at "c".
     """
     here = found.class_names or ()
+    for names in (run.extra.get("group_names", ()), here):
+        if twice := [name for name, times in Counter(names).items() if times > 1]:
+            raise InputError(f"two groups are called {twice[0]!r}, and a card tells them apart by name: rename a class")
     counted = dict(zip(here, zip(found.correct.tolist(), found.counts.tolist(), strict=True), strict=True))
     names = tuple(dict.fromkeys([*trained_groups(run), *here]))
     correct, counts = np.array([counted.get(name, (0, 0)) for name in names], dtype=np.int64).T

@@ -182,9 +182,9 @@ def _group_scores(values: dict[str, Any]) -> Scores | None:
 
 
 def _check_group_facts(record: dict[str, Any]) -> None:
-    """Raises InputError unless each group that a record names is named once and has a count of training examples."""
-    names, counts = record.get("group_names", []), record.get("group_train_counts", [])
-    if len(names) != len(counts) or len(set(names)) != len(names):
+    """Raises InputError unless a record of a run over groups names them, each with its count of training examples."""
+    names, counts = record["group_names"], record["group_train_counts"]
+    if len(names) != len(counts) or not names:
         raise InputError(f"there must be a group_train_counts for each of group_names, got {counts} and {names}")
     if not all(isinstance(name, str) for name in names) or not all(type(count) is int for count in counts):
         raise InputError(f"group_names must be texts and group_train_counts whole numbers, got {names} and {counts}")
