@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 import typer
 from rich.text import Text
 
-from robustdistill.cli.output import out_console, print_json, say
-from robustdistill.shown import in_line
+from robustdistill.cli.output import out_console, print_json, say, say_finding
 
 if TYPE_CHECKING:
     from robustdistill.experiments.tasks import Outcome
@@ -45,7 +44,7 @@ def conclude(
     else:
         for panel, table in built:
             out_console.print(tables.terminal(table))
-            say(quiet, f"\n{in_line(findings.finding(panel).headline)}\n")
+            say_finding(quiet, findings.finding(panel))
         say(quiet, _closing(index, outcomes, out / "runs", places))
     if failed:
         raise typer.Exit(1)

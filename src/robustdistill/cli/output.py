@@ -20,6 +20,7 @@ from robustdistill.shown import in_line, shown
 
 if TYPE_CHECKING:
     from robustdistill.metrics import Scores
+    from robustdistill.report.findings import Finding
 
 
 class _Shown:
@@ -111,6 +112,11 @@ def say(silent: bool, text: str | Text) -> None:
     """Prints a text as it is: brackets in it are no markup. What is to be bold comes as a `Text`."""
     if not silent:
         out_console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def say_finding(silent: bool, finding: Finding) -> None:
+    """A report's headline, and below it the sentences that qualify it."""
+    say(silent, "\n".join(["", *map(in_line, (finding.headline, *finding.details)), ""]))
 
 
 def warn(text: str | Text) -> None:

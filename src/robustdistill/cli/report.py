@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from robustdistill.cli.options import AsJson, Quiet
-from robustdistill.cli.output import err_console, out_console, print_json, quieten, say, warn
+from robustdistill.cli.output import err_console, out_console, print_json, quieten, say, say_finding, warn
 from robustdistill.errors import InputError
 from robustdistill.shown import in_line
 
@@ -55,7 +55,7 @@ def report(
         return
     for panel, table in written.tables:
         out_console.print(tables.terminal(table))
-        say(quiet, f"\n{in_line(findings.finding(panel).headline)}\n")
+        say_finding(quiet, findings.finding(panel))
     for panel, ledger in written.ledgers:
         of = f" ({in_line(panel.title)})" if len(written.tables) > 1 else ""
         for verdict in ledger.verdicts:
