@@ -500,7 +500,7 @@ def test_refuses_priors_that_are_not_positive(bad: float) -> None:
         ClassMultipliers("robust", priors, class_names=["cat", "dog", "ship", "car"])
 
 
-@pytest.mark.parametrize("priors", [[1.0, 1e308, 1e308], [1e-300, 1e300, 1.0]])
+@pytest.mark.parametrize("priors", [[1.0, 1e308, 1e308], [1.0, 1e-320, 1e300], [1.0, 6.7e307, 0.125]])
 def test_refuses_priors_whose_shares_are_no_numbers(priors: list[float]) -> None:
     with pytest.raises(InputError, match=r"priors are too far apart, or their sum is too large: got \[1"):
         ClassMultipliers("robust", tensor(priors))

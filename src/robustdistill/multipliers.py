@@ -19,6 +19,7 @@ from robustdistill.risks import Risks
 
 FLOOR = 1e-8  # The smallest share a class can fall to: an exact zero could never rise again.
 _BLOCK = 2**15
+_LEAST_PRIOR = 1e-305  # 1/π is finite.
 _LARGE = 1e3  # Of steps beyond it the logarithms lose digits.
 
 
@@ -258,6 +259,6 @@ def _check_priors(priors: Tensor, class_names: Sequence[str] | None) -> Tensor:
         name = f" ({class_names[index]!r})" if class_names else ""
         raise InputError(f"priors must be positive and finite; class {index}{name} has {float(priors[index]):g}")
     shares = priors / priors.sum()
-    if not bool((shares > 0).all()):
+    if not bool((shares > _LEAST_PRIOR).all()):
         raise InputError(f"priors are too far apart, or their sum is too large: got {priors.tolist()[:8]}")
     return shares

@@ -49,9 +49,12 @@ def checked_priors(priors: Priors, class_names: Sequence[str]) -> FloatArray:
         check_same_names(priors, class_names, "class names of the priors must be those of the table")
         priors = [priors[name] for name in class_names]
     try:
-        values = np.asarray(priors, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"priors must be numbers, got {str(priors)[:80]!r}") from error
+        values = np.asarray(priors)
+    except ValueError:  # rows of several lengths
+        values = np.asarray(None)
+    if values.dtype.kind not in "iuf":
+        raise InputError(f"priors must be numbers, got {str(priors)[:80]!r}")
+    values = values.astype(np.float64)
     if values.shape != (len(class_names),):
         raise InputError(f"priors must be (C,) = ({len(class_names)},), got {values.shape}")
     bad = np.flatnonzero(~((values > 0) & np.isfinite(values)))
