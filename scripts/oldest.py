@@ -3,7 +3,8 @@
     python scripts/oldest.py [arguments of pytest]
 
 Every direct requirement is at its lower bound, what these need at its newest. Torch is the exception, at the version of
-constraints.txt: its oldest one is published with CUDA only, which is some gigabytes. Warnings are errors, as always.
+constraints.txt: its oldest one is published with CUDA only, which is some gigabytes; put `torch==2.9.0` into the
+environment by hand to test with it. Warnings are errors, as always.
 """
 
 from __future__ import annotations

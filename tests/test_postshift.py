@@ -306,6 +306,8 @@ def test_fitting_refuses_what_it_cannot_use() -> None:
     absurd = Predictions(table.ids, 1e308 * np.eye(4)[table.labels], "logits", table.class_names, table.labels)
     with pytest.raises(InputError, match=r"logits to fit a shift on must be at most 1\.12e\+307 in size"):
         PostShift().fit(absurd)
+    with pytest.raises(InputError, match=r"priors must have a finite sum, got \[1e\+308"):
+        PostShift().fit(table, priors=[1e308] * 4)
     for priors, told in (("many", "many"), ([1, [2, 3]], r"\[1, \[2"), (np.ones(4, dtype=complex), r"\[1\.\+0\.j")):
         with pytest.raises(InputError, match=f"priors must be numbers, got '{told}"):
             PostShift().fit(table, priors=priors)

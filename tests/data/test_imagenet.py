@@ -130,6 +130,7 @@ class TestTinyImageNet:
             ({"val/images/val_7.JPEG": None}, r"line 8: val/images has no 'val_7\.JPEG'"),
             ({"val/images/val_7.JPEG": b"no picture"}, r"val_7\.JPEG: not a readable picture"),
             ({"wnids.txt": b"n01443537\nn09999999\n"}, "an id of wnids.txt"),
+            ({"wnids.txt": b"n" * 300}, "must hold WordNet ids such as n01443537, got 'nnn"),
             ({"wnids.txt": b"\n".join(w.encode() for w in (*WNIDS, "n09999999"))}, r"class 3 \('n09999999'\) has 0"),
         ],
     )

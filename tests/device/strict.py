@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_iter, tree_map
-from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 NAME = "strict"
 
@@ -27,6 +26,8 @@ FACTORIES = ("empty.memory_format", "empty_strided", "arange", "arange.start", "
 @cache
 def register() -> torch.library.Library:
     """Makes the device known to torch in this process, once and for all; it lives as long as what is returned."""
+    from torch.utils.backend_registration import _setup_privateuseone_for_python_backend  # not in torch 2.9
+
     _setup_privateuseone_for_python_backend(NAME, backend_module=_Backend())
     library = torch.library.Library("aten", "IMPL")
     for name in FACTORIES:

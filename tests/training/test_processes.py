@@ -239,7 +239,8 @@ def test_the_command(tmp_path: Path) -> None:
     """Under `accelerate launch`: one voice, one record; refused with an exit code, once."""
     done = accelerate(TESTS / "training" / "together.py", "command", tmp_path)
     assert done.returncode != 0
-    assert json.loads(done.stdout)["hash"] == Run.load(tmp_path / "run").spec.hash
+    (line,) = [line for line in done.stdout.splitlines() if not line.startswith("[Gloo]")]  # torch 2.9 says more
+    assert json.loads(line)["hash"] == Run.load(tmp_path / "run").spec.hash
     assert done.stderr.count("already holds another run") == 1
 
 

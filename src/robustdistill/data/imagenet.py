@@ -120,8 +120,8 @@ def read_tinyimagenet(root: Path, options: Options) -> Source:
     wnids = sorted((tree.text("wnids.txt") or "").split())
     if not wnids:
         raise InputError(f"{tree.where}: expected wnids.txt in it with a WordNet id on each line")
-    if strange := [wnid for wnid in wnids if not re.fullmatch(r"\w[\w.-]*", wnid)]:  # a path would lead elsewhere
-        raise InputError(f"{tree.where}: wnids.txt must hold WordNet ids such as n01443537, got {strange[0]!r}")
+    if strange := [wnid for wnid in wnids if not re.fullmatch(r"\w[\w.-]{,63}", wnid)]:  # a path would lead elsewhere
+        raise InputError(f"{tree.where}: wnids.txt must hold WordNet ids such as n01443537, got {strange[0][:80]!r}")
     train = [
         (f"train/{wnid}/images/{name}", j)
         for j, wnid in enumerate(wnids)

@@ -134,7 +134,7 @@ def _translated(deployed: Deployed, inputs: Tensor) -> Any:
                 (inputs,),
                 input_names=[deployed.facts.input_name],
                 output_names=["logits", "probabilities"],
-                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+                dynamic_shapes=({0: torch.export.Dim("batch", min=2)},),  # torch 2.9 refuses 1; one works all the same
                 opset_version=OPSET,
                 dynamo=True,
                 external_data=False,

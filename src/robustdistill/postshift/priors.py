@@ -60,7 +60,11 @@ def checked_priors(priors: Priors, class_names: Sequence[str]) -> FloatArray:
     bad = np.flatnonzero(~((values > 0) & np.isfinite(values)))
     if len(bad):
         raise InputError(f"priors must be positive and finite; class {class_names[bad[0]]!r} has {values[bad[0]]:g}")
-    shares: FloatArray = values / values.sum()
+    with np.errstate(over="ignore"):
+        total = values.sum()
+    if not np.isfinite(total):
+        raise InputError(f"priors must have a finite sum, got {values.tolist()[:8]}")
+    shares: FloatArray = values / total
     return shares
 
 
