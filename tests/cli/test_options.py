@@ -1,10 +1,28 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 
+from cli.typed import Command
 from robustdistill.cli.options import RecipeOptions
 from robustdistill.errors import InputError
 from robustdistill.training.recipe import AUTO, Recipe
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_threads_that_wait_let_others_work(
+    given: dict[str, str], found: str | None, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, given.get(name, ""))  # to be put back after the test
+        if name not in given:
+            monkeypatch.delenv(name)
+    assert command("--version").code == 0
+    assert os.environ.get("GOMP_SPINCOUNT") == found
 
 
 def test_nothing_given_is_the_recipe_of_the_data() -> None:

@@ -6,6 +6,7 @@ Nothing here imports torch before a command needs it, so that `--help` answers a
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 import time
@@ -61,6 +62,10 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 def main() -> None:
     """The entry point: 0 done, 1 failed, 2 bad input or usage, 130 interrupted."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        # Read when torch is loaded, which is later. By default threads turn in circles while they wait for one another,
+        # for so long that a machine which does something else too takes several times as long for a step.
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     logging.basicConfig(
         level=logging.WARNING,
         format="%(message)s",
