@@ -48,6 +48,8 @@ def test_excluding_a_class_costs_nothing_where_it_never_occurs() -> None:
     assert np.isfinite(SMALL.class_risks(logits)).all()
     logits[0, 1] = -np.inf
     assert SMALL.class_risks(logits)[1] == np.inf
+    logits[0, :2] = 1e308, -1e308
+    assert SMALL.class_risks(logits)[1] == np.inf
 
 
 def test_an_instance_without_mass_changes_nothing() -> None:

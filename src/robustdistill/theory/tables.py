@@ -93,8 +93,9 @@ def log(values: FloatArray) -> FloatArray:
 
 
 def log_softmax(logits: FloatArray) -> FloatArray:
-    """(M, C) log-probabilities; −∞ stays −∞."""
-    centred = logits - logits.max(axis=1, keepdims=True)
+    """(M, C) log-probabilities; −∞ stays −∞, and so does what lies further below the highest than a float reaches."""
+    with np.errstate(over="ignore"):
+        centred = logits - logits.max(axis=1, keepdims=True)
     return np.asarray(centred - np.log(np.exp(centred).sum(axis=1, keepdims=True)))
 
 
