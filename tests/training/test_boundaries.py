@@ -17,7 +17,7 @@ from robustdistill.training.device import choose_device
 from robustdistill.training.progress import EpochProgress
 from robustdistill.training.recipe import Recipe
 from robustdistill.training.spec import Distillation, RunSpec
-from training.problems import picture_splits, short
+from training.problems import assert_same_run, picture_splits, short
 
 
 def spec(**changes: Any) -> RunSpec:
@@ -130,3 +130,10 @@ def test_new_files_follow_the_umask(tmp_path: Path) -> None:
 def test_seeds_that_torch_cannot_take(seed: int) -> None:
     with pytest.raises(InputError, match="seed must lie in"):
         rd.fit("convnet-2", *picture_splits(), seed=seed, progress=False)
+
+
+def test_lazy_parameters_have_their_shape_before_training() -> None:
+    settings = {"recipe": short(epochs=2, milestones=()), "progress": False}
+    here, again = (rd.fit("training.problems:linear", *picture_splits(), **settings) for _ in range(2))
+    assert here.parameters == 36 * 3 + 3
+    assert_same_run(here, again)

@@ -168,8 +168,9 @@ def make_model(model: models.ModelLike, train: Loaded) -> nn.Module:
     """
     examples, name = train.examples, f"model {models.describe(model)}"
     module = models.build(model, num_classes=examples.num_classes, in_channels=examples.channels)
-    module.to(train.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module.to(train.device)
     models.check_outputs(module, train.sample(2).inputs, examples.num_classes, name=name)
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # lazy parameters have their shape now
     if not any(parameter.requires_grad for parameter in module.parameters()):
         raise InputError(f"{name} has no parameter that could be trained")
     return module
